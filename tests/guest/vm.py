@@ -192,23 +192,61 @@ class VM:
 
     def command(self, command):
         """Run a shell command in the guest: (status, [line, ...])."""
-        self._log.write(f"# {command}\n")
-        self._line.put(command)
-        deadline = time.monotonic() + COMMAND_TIMEOUT
+        self._put_command(command)
         output = []
         try:
-            while True:
-                line = self._guest_line(deadline)
-                if line is None:
-                    continue
-                mark, _, text = line.partition(" ")
-                if mark == ".":
-                    return int(text), output
-                if mark == "=":
-                    output.append(text)
+            return self._answer(time.monotonic() + COMMAND_TIMEOUT,
+                                output), output
         except TimeoutError:
             raise Dead(f"guest: no answer to '{command}' in "
                        f"{COMMAND_TIMEOUT} s") from None
+
+    def _put_command(self, command):
+        self._log.write(f"# {command}\n")
+        self._line.put(command)
+
+    def _answer(self, deadline, output):
+        """Append a command's output to OUTPUT and return its status."""
+        while True:
+            line = self._guest_line(deadline)
+            if line is None:
+                continue
+            mark, _, text = line.partition(" ")
+            if mark == ".":
+                return int(text)
+            if mark == "=":
+                output.append(text)
+
+    def sleep_command(self, command, asleep):
+        """Like command() with one that suspends the guest; this wakes it.
+
+        The guest goes to sleep soon after asleep().  A line wakes it, but not
+        if it comes too early: then it takes another.
+        """
+        self._put_command(command)
+        deadline = time.monotonic() + COMMAND_TIMEOUT
+        output, wake, wakes = [], None, 0
+        while True:
+            try:
+                status = self._answer(time.monotonic() + .1, output)
+                break
+            except TimeoutError:
+                now = time.monotonic()
+            if now >= deadline:
+                raise Dead(f"guest: not back from '{command}' after "
+                           f"{COMMAND_TIMEOUT} s")
+            if wake is None and asleep():
+                wake = now + 1
+            elif wake is not None and now >= wake:
+                self._put_command(":")
+                wakes += 1
+                wake = now + 2
+        try:
+            for _ in range(wakes):
+                self._answer(deadline, [])
+        except TimeoutError:
+            raise Dead(f"guest: no answers after '{command}'") from None
+        return status, output
 
     def check_command(self, command):
         status, output = self.command(command)

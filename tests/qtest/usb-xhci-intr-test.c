@@ -39,6 +39,8 @@ static const Setup setups[] = {
     { "pin-capable", "msi=on,msix=on", QXHCI_PIN, 0, false },
     { "pin-unconditional", "msi=off,msix=off,conditional-intr-mapping=off",
       QXHCI_PIN, 0, true },
+    { "pin-capable-unconditional",
+      "msi=on,msix=on,conditional-intr-mapping=off", QXHCI_PIN, 0, true },
     { "msi-1", "msi=on,msix=off", QXHCI_MSI, 1, true },
     { "msi-4", "msi=on,msix=off", QXHCI_MSI, 4, true },
     { "msi-16", "msi=on,msix=off", QXHCI_MSI, NUM_INTRS, true },
@@ -223,7 +225,8 @@ static void test_key(void *obj, void *data, QGuestAllocator *alloc)
     qxhci_drain(x);
 
     for (int down = 1; down >= 0; down--) {
-        trb = qxhci_submit_intr_in(x, &dev, KBD_EP, KBD_REPORT_SIZE, 1);
+        trb = qxhci_submit_intr_in(x, &dev, KBD_EP, KBD_REPORT_SIZE, 1,
+                                   false);
         assert_quiet(x);
 
         qtest_qmp_assert_success(qts,
@@ -464,6 +467,7 @@ static void assert_after_pci_reset(QXHCI *x, QXHCIDevice *dev, const Setup *s,
 {
     const Setup *pin = s->mode == QXHCI_PIN ? s : &pin_mode;
 
+    qxhci_free(x);
     qxhci_init(x, bus, devfn, alloc);
     g_assert_false(qxhci_intx(x));
 
@@ -519,6 +523,52 @@ static void test_system_reset(void *obj, void *data, QGuestAllocator *alloc)
     assert_after_pci_reset(x, &dev, s, bus, devfn, alloc);
 }
 
+/*
+ * The trace of mode changes, which shows the mode before a guest could make use
+ * of it: after a reset that takes a config write.
+ */
+static void test_trace(void *obj, void *data, QGuestAllocator *alloc)
+{
+#ifdef CONFIG_TRACE_LOG
+    QXHCI *x = obj;
+    QTestState *qts = x->pdev.bus->qts;
+    g_autofree char *file = NULL;
+    g_autofree char *log = NULL;
+    static const char *const expected[] = {
+        "pin -> MSI, interrupter mapping on",
+        "MSI -> MSI-X, interrupter mapping on",
+        "MSI-X -> pin, interrupter mapping off",
+    };
+    char *pos;
+    int fd;
+
+    if (qpci_check_buggy_msi(&x->pdev)) {
+        return;
+    }
+    fd = g_file_open_tmp("xhci-intr-test-XXXXXX", &file, NULL);
+    g_assert_cmpint(fd, >=, 0);
+    close(fd);
+    g_free(qtest_hmp(qts, "logfile %s", file));
+    g_free(qtest_hmp(qts, "trace-event usb_xhci_pci_intr_mode on"));
+
+    qxhci_write_bit(x, QXHCI_MSI_ENABLE, true, 2);
+    qxhci_write_bit(x, QXHCI_MSIX_ENABLE, true, 2);
+    qtest_qmp_assert_success(qts, "{ 'execute': 'system_reset' }");
+    qtest_qmp_eventwait(qts, "RESET");
+
+    g_assert_true(g_file_get_contents(file, &log, NULL, NULL));
+    pos = log;
+    for (int i = 0; i < ARRAY_SIZE(expected); i++) {
+        pos = strstr(pos, expected[i]);
+        g_assert_nonnull(pos);
+    }
+    unlink(file);
+    qos_invalidate_command_line();
+#else
+    g_test_skip("Built without the log trace backend");
+#endif
+}
+
 #define BRIDGE_SLOT         5
 
 /*
@@ -565,6 +615,7 @@ static void test_bus_reset(void *obj, void *data, QGuestAllocator *alloc)
                        control | PCI_BRIDGE_CTL_BUS_RESET);
     qpci_config_writew(&bridge, PCI_BRIDGE_CONTROL, control);
     assert_after_pci_reset(&x, &dev, s, bus, devfn, alloc);
+    qxhci_free(&x);
 }
 
 static void add_bus_reset_tests(const char *type, const Setup *s)
@@ -590,6 +641,7 @@ static void register_reset_tests(void)
         add_setup_test("hcrst", &setups[i], test_hcrst);
         add_setup_test("system-reset", &setups[i], test_system_reset);
     }
+    add_xhci_test("trace", &pin_mode, test_trace, NULL);
     for (int i = 0; i < ARRAY_SIZE(modes); i++) {
         add_bus_reset_tests("nec-usb-xhci", modes[i]);
         add_bus_reset_tests("qemu-xhci", modes[i]);
@@ -607,46 +659,24 @@ typedef struct MigrateTest {
 } MigrateTest;
 
 /*
- * Events are pending when the state is saved, one on a ring and, with MSI-X,
- * another one whose message is masked.  Nothing is lost.
+ * Migrates to a new QEMU, which is put in the mode of @destination before.  The
+ * driver talks to that one then.  Returns the source.
  */
-static void test_migrate(void *obj, void *data, QGuestAllocator *alloc)
+static QTestState *migrate_to_new(QXHCI *x, const Setup *destination)
 {
-    QXHCI *x = obj;
-    const MigrateTest *t = data;
-    const Setup *s = t->setup;
     QPCIBus *bus = x->pdev.bus;
     QTestState *from = bus->qts;
     QTestState *to;
-    QXHCIDevice dev;
     QOSState from_state = { .qts = from }, to_state = { };
-    g_autofree char *dir = NULL;
-    g_autofree char *sock = NULL;
-    g_autofree char *uri = NULL;
-    uint64_t trb, masked_trb = 0;
+    g_autofree char *dir = g_dir_make_tmp("xhci-intr-test-XXXXXX", NULL);
+    g_autofree char *sock = g_strdup_printf("%s/migrate", dir);
+    g_autofree char *uri = g_strdup_printf("unix:%s", sock);
 
-    if (qpci_check_buggy_msi(&x->pdev)) {
-        return;
-    }
-    start(x, &dev, s);
-    trb = leave_pending(x, &dev, s);
-    if (s->mode == QXHCI_MSIX) {
-        qxhci_write_bit(x, QXHCI_MSIX_MASKALL, true, 2);
-        masked_trb = qxhci_submit_get_descriptor(x, &dev, 2);
-        qxhci_step(x, 20);
-    }
-
-    dir = g_dir_make_tmp("xhci-intr-test-XXXXXX", NULL);
-    g_assert_nonnull(dir);
-    sock = g_strdup_printf("%s/migrate", dir);
-    uri = g_strdup_printf("unix:%s", sock);
-
-    /* From here on the driver talks to the destination */
     to = qtest_initf("%s -incoming defer", qos_get_current_command_line());
     bus->qts = to;
-    if (t->destination->mode == QXHCI_MSI) {
+    if (destination->mode == QXHCI_MSI) {
         qxhci_write_bit(x, QXHCI_MSI_ENABLE, true, 2);
-    } else if (t->destination->mode == QXHCI_MSIX) {
+    } else if (destination->mode == QXHCI_MSIX) {
         qxhci_write_bit(x, QXHCI_MSIX_ENABLE, true, 2);
     }
     qtest_qmp_assert_success(to,
@@ -658,29 +688,97 @@ static void test_migrate(void *obj, void *data, QGuestAllocator *alloc)
     migrate(&from_state, &to_state, uri);
     alloc_destroy(&from_state.alloc);
     alloc_destroy(&to_state.alloc);
-
-    g_assert_cmpint(qxhci_intx(x), ==,
-                    s->mode == QXHCI_PIN && ring_of(s, 1) == 0);
-    g_assert_cmphex(qxhci_take_messages(x), ==, 0);
-    take_event(x, &dev, ring_of(s, 1), trb);
-    qxhci_ack(x, ring_of(s, 1));
-    if (masked_trb) {
-        qxhci_write_bit(x, QXHCI_MSIX_MASKALL, false, 2);
-        assert_signalled(x, s, 2);
-        take_event(x, &dev, 2, masked_trb);
-        qxhci_ack(x, 2);
-    }
-    assert_quiet(x);
-    assert_delivery(x, &dev, s, 0);
-    assert_delivery(x, &dev, s, 1);
-    assert_delivery(x, &dev, s, 2);
-
-    bus->qts = from;
-    qtest_quit(to);
     unlink(sock);
     rmdir(dir);
-    /* The source is stopped now, the next test needs another one */
+    return from;
+}
+
+static void back_to_source(QXHCI *x, QTestState *from)
+{
+    qtest_quit(x->pdev.bus->qts);
+    x->pdev.bus->qts = from;
+    /* It is stopped now, the next test needs another one */
     qos_invalidate_command_line();
+}
+
+/*
+ * Events are pending when the state is saved, for interrupters 0, 1 and 2 and,
+ * with MSI-X, for another one whose message is masked.  Nothing is lost.
+ */
+static void test_migrate(void *obj, void *data, QGuestAllocator *alloc)
+{
+    QXHCI *x = obj;
+    const MigrateTest *t = data;
+    const Setup *s = t->setup;
+    QTestState *from;
+    QXHCIDevice dev;
+    uint64_t trb[3], masked_trb = 0;
+
+    if (qpci_check_buggy_msi(&x->pdev)) {
+        return;
+    }
+    start(x, &dev, s);
+    for (int i = 0; i < ARRAY_SIZE(trb); i++) {
+        trb[i] = qxhci_submit_get_descriptor(x, &dev, i);
+        qxhci_step(x, 20);
+    }
+    qxhci_take_messages(x);
+    g_assert_cmpint(qxhci_intx(x), ==, s->mode == QXHCI_PIN);
+    if (s->mode == QXHCI_MSIX) {
+        qxhci_write_bit(x, QXHCI_MSIX_MASKALL, true, 2);
+        masked_trb = qxhci_submit_get_descriptor(x, &dev, 3);
+        qxhci_step(x, 20);
+    }
+
+    from = migrate_to_new(x, t->destination);
+    g_assert_cmpint(qxhci_intx(x), ==, s->mode == QXHCI_PIN);
+    g_assert_cmphex(qxhci_take_messages(x), ==, 0);
+    for (int i = 0; i < ARRAY_SIZE(trb); i++) {
+        take_event(x, &dev, ring_of(s, i), trb[i]);
+    }
+    for (int i = 0; i < ARRAY_SIZE(trb); i++) {
+        qxhci_ack(x, ring_of(s, i));
+    }
+    if (masked_trb) {
+        qxhci_write_bit(x, QXHCI_MSIX_MASKALL, false, 2);
+        assert_signalled(x, s, 3);
+        take_event(x, &dev, 3, masked_trb);
+        qxhci_ack(x, 3);
+    }
+    assert_quiet(x);
+    for (int i = 0; i < ARRAY_SIZE(trb); i++) {
+        assert_delivery(x, &dev, s, i);
+    }
+
+    back_to_source(x, from);
+}
+
+/* An event came while IE was clear; IE is set at the destination */
+static void test_migrate_ie(void *obj, void *data, QGuestAllocator *alloc)
+{
+    QXHCI *x = obj;
+    const Setup *s = data;
+    QTestState *from;
+    QXHCIDevice dev;
+    uint64_t trb;
+
+    if (qpci_check_buggy_msi(&x->pdev)) {
+        return;
+    }
+    start(x, &dev, s);
+    qxhci_intr_write(x, 0, QXHCI_IMAN, 0);
+    trb = qxhci_submit_get_descriptor(x, &dev, 0);
+    qxhci_step(x, 20);
+
+    from = migrate_to_new(x, s);
+    g_assert_false(qxhci_intx(x));
+    g_assert_cmphex(qxhci_take_messages(x), ==, 0);
+    qxhci_intr_write(x, 0, QXHCI_IMAN, QXHCI_IMAN_IE);
+    assert_signalled(x, s, 0);
+    take_event(x, &dev, 0, trb);
+    qxhci_ack(x, 0);
+    assert_quiet(x);
+    back_to_source(x, from);
 }
 
 static void add_migrate_test(const char *name, const Setup *s,
@@ -698,6 +796,9 @@ static void register_migrate_tests(void)
 {
     for (int i = 0; i < ARRAY_SIZE(setups); i++) {
         add_migrate_test(setups[i].name, &setups[i], &pin_mode);
+    }
+    for (int i = 0; i < ARRAY_SIZE(modes); i++) {
+        add_setup_test("migrate-ie", modes[i], test_migrate_ie);
     }
     for (int i = 0; i < ARRAY_SIZE(modes); i++) {
         for (int j = 0; j < ARRAY_SIZE(modes); j++) {
@@ -768,6 +869,7 @@ static void test_hotplug(void *obj, void *data, QGuestAllocator *alloc)
         qtest_outl(bus->qts, ACPI_PCIHP_EJECT, 1 << HOTPLUG_SLOT);
         g_assert_cmphex(qpci_config_readw(&x.pdev, PCI_VENDOR_ID), ==, 0xffff);
         g_assert_false(qtest_get_irq(bus->qts, PIIX_IRQ));
+        qxhci_free(&x);
     }
     qos_invalidate_command_line();
 }
@@ -792,3 +894,612 @@ static void register_hotplug_tests(void)
 }
 
 libqos_init(register_hotplug_tests);
+
+/* When an interrupt is due */
+
+typedef struct DueTest {
+    const Setup *setup;
+    unsigned int intr;
+} DueTest;
+
+static void set_inte(QXHCI *x, bool on)
+{
+    qxhci_oper_write(x, QXHCI_USBCMD,
+                     QXHCI_USBCMD_RS | (on ? QXHCI_USBCMD_INTE : 0));
+}
+
+static void assert_not_signalled(QXHCI *x)
+{
+    qxhci_step(x, 20);
+    g_assert_false(qxhci_intx(x));
+    g_assert_cmphex(qxhci_take_messages(x), ==, 0);
+}
+
+/* An event that came while IE was clear is signalled when it is set */
+static void test_set_ie(void *obj, void *data, QGuestAllocator *alloc)
+{
+    QXHCI *x = obj;
+    const DueTest *t = data;
+    unsigned int ring = ring_of(t->setup, t->intr);
+    QXHCIDevice dev;
+    uint64_t trb;
+
+    if (qpci_check_buggy_msi(&x->pdev)) {
+        return;
+    }
+    start(x, &dev, t->setup);
+
+    qxhci_intr_write(x, ring, QXHCI_IMAN, 0);
+    trb = qxhci_submit_get_descriptor(x, &dev, t->intr);
+    assert_not_signalled(x);
+
+    qxhci_intr_write(x, ring, QXHCI_IMAN, QXHCI_IMAN_IE);
+    assert_signalled(x, t->setup, ring);
+    take_event(x, &dev, ring, trb);
+    qxhci_ack(x, ring);
+    assert_quiet(x);
+    assert_delivery(x, &dev, t->setup, t->intr);
+}
+
+/* The same with INTE */
+static void test_set_inte(void *obj, void *data, QGuestAllocator *alloc)
+{
+    QXHCI *x = obj;
+    const DueTest *t = data;
+    unsigned int ring = ring_of(t->setup, t->intr);
+    QXHCIDevice dev;
+    uint64_t trb;
+
+    if (qpci_check_buggy_msi(&x->pdev)) {
+        return;
+    }
+    start(x, &dev, t->setup);
+
+    set_inte(x, false);
+    trb = qxhci_submit_get_descriptor(x, &dev, t->intr);
+    assert_not_signalled(x);
+
+    set_inte(x, true);
+    assert_signalled(x, t->setup, ring);
+    take_event(x, &dev, ring, trb);
+    qxhci_ack(x, ring);
+    assert_quiet(x);
+    assert_delivery(x, &dev, t->setup, t->intr);
+}
+
+/*
+ * Linux clears and sets IE when it resumes the bus.  An interrupt that is
+ * pending meanwhile ends on the pin, and comes again.
+ */
+static void test_toggle_ie(void *obj, void *data, QGuestAllocator *alloc)
+{
+    QXHCI *x = obj;
+    const DueTest *t = data;
+    unsigned int ring = ring_of(t->setup, t->intr);
+    QXHCIDevice dev;
+    uint64_t trb;
+
+    if (qpci_check_buggy_msi(&x->pdev)) {
+        return;
+    }
+    start(x, &dev, t->setup);
+
+    trb = qxhci_submit_get_descriptor(x, &dev, t->intr);
+    qxhci_step(x, 20);
+    assert_signalled(x, t->setup, ring);
+    qxhci_intr_write(x, ring, QXHCI_IMAN, 0);
+    assert_not_signalled(x);
+    qxhci_intr_write(x, ring, QXHCI_IMAN, QXHCI_IMAN_IE);
+    if (t->setup->mode == QXHCI_PIN) {
+        assert_signalled(x, t->setup, ring);
+    } else {
+        /* IP was cleared by the first message, 4.17.5 */
+        assert_not_signalled(x);
+    }
+    take_event(x, &dev, ring, trb);
+    qxhci_ack(x, ring);
+    assert_quiet(x);
+}
+
+/*
+ * A second event while the first is served is no reason for an interrupt by
+ * itself, 4.17.2: the guest sees it, or hears of it once it clears EHB.
+ */
+static void test_busy(void *obj, void *data, QGuestAllocator *alloc)
+{
+    QXHCI *x = obj;
+    const DueTest *t = data;
+    unsigned int ring = ring_of(t->setup, t->intr);
+    QXHCIDevice dev;
+    uint64_t trb[2];
+
+    if (qpci_check_buggy_msi(&x->pdev)) {
+        return;
+    }
+    start(x, &dev, t->setup);
+
+    /* The order of Linux's handler */
+    for (int taken = 1; taken <= 2; taken++) {
+        trb[0] = qxhci_submit_get_descriptor(x, &dev, t->intr);
+        qxhci_step(x, 20);
+        assert_signalled(x, t->setup, ring);
+        g_assert_cmphex(qxhci_oper_read(x, QXHCI_USBSTS) & QXHCI_USBSTS_EINT,
+                        ==, QXHCI_USBSTS_EINT);
+
+        qxhci_oper_write(x, QXHCI_USBSTS, QXHCI_USBSTS_EINT);
+        qxhci_intr_write(x, ring, QXHCI_IMAN, QXHCI_IMAN_IE | QXHCI_IMAN_IP);
+        trb[1] = qxhci_submit_get_descriptor(x, &dev, t->intr);
+        assert_not_signalled(x);
+        qxhci_oper_write(x, QXHCI_USBSTS, QXHCI_USBSTS_EINT);
+        assert_not_signalled(x);
+
+        take_event(x, &dev, ring, trb[0]);
+        if (taken == 2) {
+            take_event(x, &dev, ring, trb[1]);
+        }
+        qxhci_write_erdp(x, ring, true);
+        if (taken == 1) {
+            assert_signalled(x, t->setup, ring);
+            g_assert_cmphex(qxhci_oper_read(x, QXHCI_USBSTS) &
+                            QXHCI_USBSTS_EINT, ==, QXHCI_USBSTS_EINT);
+            take_event(x, &dev, ring, trb[1]);
+            qxhci_ack(x, ring);
+        }
+        assert_quiet(x);
+        qxhci_oper_write(x, QXHCI_USBSTS, QXHCI_USBSTS_EINT);
+        assert_quiet(x);
+    }
+}
+
+/* A guest that polled, and goes over to interrupts */
+static void test_polled(void *obj, void *data, QGuestAllocator *alloc)
+{
+    QXHCI *x = obj;
+    const DueTest *t = data;
+    unsigned int ring = ring_of(t->setup, t->intr);
+    QXHCIDevice dev;
+    uint64_t trb;
+
+    if (qpci_check_buggy_msi(&x->pdev)) {
+        return;
+    }
+    start(x, &dev, t->setup);
+
+    qxhci_intr_write(x, ring, QXHCI_IMAN, 0);
+    trb = qxhci_submit_get_descriptor(x, &dev, t->intr);
+    take_event(x, &dev, ring, trb);
+    /* There was no interrupt, so there is no EHB to clear */
+    qxhci_write_erdp(x, ring, false);
+    qxhci_intr_write(x, ring, QXHCI_IMAN, QXHCI_IMAN_IE);
+    assert_quiet(x);
+    assert_delivery(x, &dev, t->setup, t->intr);
+}
+
+/* Block Event Interrupt: the event comes without an interrupt, 6.4.1 */
+static void test_bei(void *obj, void *data, QGuestAllocator *alloc)
+{
+    QXHCI *x = obj;
+    const DueTest *t = data;
+    QTestState *qts = x->pdev.bus->qts;
+    unsigned int ring = ring_of(t->setup, t->intr);
+    QXHCIDevice dev;
+    uint64_t trb[2];
+
+    if (qpci_check_buggy_msi(&x->pdev)) {
+        return;
+    }
+    start(x, &dev, t->setup);
+    qxhci_configure_intr_in(x, &dev, KBD_EP, KBD_REPORT_SIZE);
+    qxhci_drain(x);
+
+    for (int down = 1; down >= 0; down--) {
+        trb[!down] = qxhci_submit_intr_in(x, &dev, KBD_EP, KBD_REPORT_SIZE,
+                                          t->intr, down);
+        qtest_qmp_assert_success(qts,
+            "{ 'execute': 'input-send-event', 'arguments': { 'events': ["
+            "  { 'type': 'key', 'data': { 'down': %i, 'key':"
+            "    { 'type': 'qcode', 'data': 'a' } } } ] } }", down);
+        if (down) {
+            QXHCITrb ev;
+
+            assert_not_signalled(x);
+            g_assert_true(qxhci_event_peek(x, ring, 0, &ev));
+        }
+    }
+    take_event(x, &dev, ring, trb[0]);
+    take_event(x, &dev, ring, trb[1]);
+    assert_signalled(x, t->setup, ring);
+    qxhci_ack(x, ring);
+    assert_quiet(x);
+}
+
+static void add_due_tests(const Setup *s, unsigned int intr)
+{
+    static const struct {
+        const char *name;
+        QOSTestFunc func;
+    } tests[] = {
+        { "set-ie", test_set_ie },
+        { "set-inte", test_set_inte },
+        { "toggle-ie", test_toggle_ie },
+        { "busy", test_busy },
+        { "polled", test_polled },
+        { "bei", test_bei },
+    };
+    DueTest *t = g_new(DueTest, 1);
+
+    t->setup = s;
+    t->intr = intr;
+    for (int i = 0; i < ARRAY_SIZE(tests); i++) {
+        g_autofree char *name = g_strdup_printf("%s/%s-%u", tests[i].name,
+                                                s->name, intr);
+
+        add_xhci_test(name, s, tests[i].func, t);
+    }
+}
+
+/* MSI-X enabled after IE was set, which is not written again */
+static void test_msix_after_ie(void *obj, void *data, QGuestAllocator *alloc)
+{
+    QXHCI *x = obj;
+    QXHCIDevice dev;
+
+    if (qpci_check_buggy_msi(&x->pdev)) {
+        return;
+    }
+    qxhci_set_mode(x, QXHCI_MSIX, 0);
+    start(x, &dev, &pin_mode);
+    qxhci_write_bit(x, QXHCI_MSIX_ENABLE, true, 2);
+    assert_delivery(x, &dev, &msix_mode, 0);
+    assert_delivery(x, &dev, &msix_mode, 2);
+}
+
+typedef struct ModeTest {
+    const Setup *from;
+    const Setup *to;
+} ModeTest;
+
+static void switch_mode(QXHCI *x, const Setup *to)
+{
+    qxhci_write_bit(x, QXHCI_MSI_ENABLE, to->mode == QXHCI_MSI, 2);
+    qxhci_write_bit(x, QXHCI_MSIX_ENABLE, to->mode == QXHCI_MSIX, 2);
+}
+
+/* An interrupt that is pending at a change of mode comes in the new one */
+static void test_pending_switch(void *obj, void *data, QGuestAllocator *alloc)
+{
+    QXHCI *x = obj;
+    const ModeTest *t = data;
+    bool mapping = t->from->mapping;
+    QXHCIDevice dev;
+    uint64_t trb[2];
+
+    if (qpci_check_buggy_msi(&x->pdev)) {
+        return;
+    }
+    qxhci_set_mode(x, QXHCI_MSIX, 0);
+    qxhci_set_mode(x, QXHCI_MSI, msi_mode.msi_vectors);
+    start(x, &dev, t->from);
+
+    /* Signalled already: only on the pin is it still pending */
+    trb[0] = qxhci_submit_get_descriptor(x, &dev, 0);
+    qxhci_step(x, 20);
+    assert_signalled(x, t->from, 0);
+    switch_mode(x, t->to);
+    if (t->from->mode == QXHCI_PIN) {
+        assert_signalled(x, t->to, 0);
+    } else {
+        assert_not_signalled(x);
+    }
+    take_event(x, &dev, 0, trb[0]);
+    qxhci_ack(x, 0);
+    assert_quiet(x);
+
+    /* Held back by INTE until after the change */
+    switch_mode(x, t->from);
+    set_inte(x, false);
+    trb[0] = qxhci_submit_get_descriptor(x, &dev, 0);
+    trb[1] = qxhci_submit_get_descriptor(x, &dev, 2);
+    assert_not_signalled(x);
+    switch_mode(x, t->to);
+    assert_not_signalled(x);
+    set_inte(x, true);
+    if (t->to->mode == QXHCI_MSIX) {
+        g_assert_cmphex(qxhci_take_messages(x), ==,
+                        mapping ? BIT(0) | BIT(2) : BIT(0));
+    } else if (t->to->mode == QXHCI_MSI) {
+        /* All MSI messages go to the same address, the last one is there */
+        g_assert_cmphex(qxhci_take_messages(x), ==,
+                        mapping ? BIT(2) : BIT(0));
+    }
+    g_assert_cmpint(qxhci_intx(x), ==, t->to->mode == QXHCI_PIN);
+    take_event(x, &dev, 0, trb[0]);
+    take_event(x, &dev, mapping ? 2 : 0, trb[1]);
+    qxhci_drain(x);
+    assert_quiet(x);
+    assert_delivery(x, &dev, t->to, 1);
+}
+
+/* A message that the mask holds back when MSI-X is disabled */
+static void test_masked_switch(void *obj, void *data, QGuestAllocator *alloc)
+{
+    QXHCI *x = obj;
+    QXHCIDevice dev;
+    uint64_t trb;
+
+    if (qpci_check_buggy_msi(&x->pdev)) {
+        return;
+    }
+    start(x, &dev, &msix_mode);
+    qxhci_write_bit(x, QXHCI_MSIX_MASKALL, true, 2);
+    trb = qxhci_submit_get_descriptor(x, &dev, 0);
+    assert_not_signalled(x);
+    qxhci_oper_write(x, QXHCI_USBSTS, QXHCI_USBSTS_EINT);
+
+    qxhci_write_bit(x, QXHCI_MSIX_ENABLE, false, 2);
+    assert_signalled(x, &pin_mode, 0);
+    g_assert_cmphex(qxhci_oper_read(x, QXHCI_USBSTS) & QXHCI_USBSTS_EINT, ==,
+                    QXHCI_USBSTS_EINT);
+    take_event(x, &dev, 0, trb);
+    qxhci_ack(x, 0);
+    assert_quiet(x);
+
+    /* It was taken back, so it does not come any more */
+    qxhci_write_bit(x, QXHCI_MSIX_ENABLE, true, 2);
+    qxhci_write_bit(x, QXHCI_MSIX_MASKALL, false, 2);
+    assert_quiet(x);
+    assert_delivery(x, &dev, &msix_mode, 0);
+
+    /* Nor does one whose event the guest has polled */
+    qxhci_write_bit(x, QXHCI_MSIX_MASKALL, true, 2);
+    trb = qxhci_submit_get_descriptor(x, &dev, 0);
+    take_event(x, &dev, 0, trb);
+    qxhci_ack(x, 0);
+    qxhci_write_bit(x, QXHCI_MSIX_ENABLE, false, 2);
+    assert_quiet(x);
+
+    /* Nor one from before HCRST */
+    qxhci_write_bit(x, QXHCI_MSIX_ENABLE, true, 2);
+    trb = qxhci_submit_get_descriptor(x, &dev, 0);
+    assert_not_signalled(x);
+    qxhci_oper_write(x, QXHCI_USBCMD, QXHCI_USBCMD_HCRST);
+    qxhci_write_bit(x, QXHCI_MSIX_ENABLE, false, 2);
+    g_assert_cmphex(qxhci_intr_read(x, 0, QXHCI_IMAN), ==, 0);
+    g_assert_cmphex(qxhci_oper_read(x, QXHCI_USBSTS) & QXHCI_USBSTS_EINT, ==,
+                    0);
+}
+
+/* An event ring that the guest did not set up, 5.5.2.3.1 */
+static void test_disabled_ring(void *obj, void *data, QGuestAllocator *alloc)
+{
+    QXHCI *x = obj;
+    const Setup *s = data;
+    QTestState *qts = x->pdev.bus->qts;
+    QXHCIDevice dev;
+    g_autofree char *file = NULL;
+    g_autofree char *log = NULL;
+    uint64_t trb;
+    int fd;
+
+    if (qpci_check_buggy_msi(&x->pdev)) {
+        return;
+    }
+    fd = g_file_open_tmp("xhci-intr-test-XXXXXX", &file, NULL);
+    g_assert_cmpint(fd, >=, 0);
+    close(fd);
+    g_free(qtest_hmp(qts, "logfile %s", file));
+    g_free(qtest_hmp(qts, "log guest_errors"));
+
+    qxhci_set_mode(x, s->mode, s->msi_vectors);
+    qxhci_start(x, 3);
+    qxhci_device_init(x, &dev);
+    qxhci_drain(x);
+
+    trb = qxhci_submit_get_descriptor(x, &dev, 5);
+    if (s->mapping) {
+        assert_quiet(x);
+    } else {
+        take_event(x, &dev, 0, trb);
+        assert_signalled(x, s, 0);
+        qxhci_ack(x, 0);
+    }
+    assert_delivery(x, &dev, s, 2);
+
+    g_assert_true(g_file_get_contents(file, &log, NULL, NULL));
+    g_assert_cmpint(strstr(log, "interrupter 5") != NULL, ==, s->mapping);
+    unlink(file);
+    qos_invalidate_command_line();
+}
+
+static void register_due_tests(void)
+{
+    for (int i = 0; i < ARRAY_SIZE(setups); i++) {
+        add_due_tests(&setups[i], 0);
+        if (setups[i].mode != QXHCI_PIN) {
+            add_due_tests(&setups[i], 1);
+        }
+    }
+    for (int i = 0; i < ARRAY_SIZE(modes); i++) {
+        add_setup_test("disabled-ring", modes[i], test_disabled_ring);
+        for (int j = 0; j < ARRAY_SIZE(modes); j++) {
+            g_autofree char *name = g_strdup_printf("switch/pending-%s-to-%s",
+                                                    modes[i]->name,
+                                                    modes[j]->name);
+
+            if (i != j) {
+                ModeTest *t = g_new(ModeTest, 1);
+
+                t->from = modes[i];
+                t->to = modes[j];
+                add_xhci_test(name, &pin_mode, test_pending_switch, t);
+            }
+        }
+    }
+    add_xhci_test("switch/msix-after-ie", &msix_mode, test_msix_after_ie,
+                  NULL);
+    add_xhci_test("switch/msix-masked-to-pin", &msix_mode, test_masked_switch,
+                  NULL);
+}
+
+libqos_init(register_due_tests);
+
+/* Controllers with fewer interrupters */
+
+typedef struct IntrsTest {
+    const Setup *setup;
+    unsigned int intrs;
+} IntrsTest;
+
+static void test_intrs(void *obj, void *data, QGuestAllocator *alloc)
+{
+    QPCIBus *bus = obj;
+    const IntrsTest *t = data;
+    Setup s = *t->setup;
+    QXHCI x;
+    QXHCIDevice dev;
+
+    if (bus->has_buggy_msi) {
+        g_test_skip("Incomplete support for MSI");
+        return;
+    }
+    qxhci_init(&x, bus, QPCI_DEVFN(HOTPLUG_SLOT, 0), alloc);
+    g_assert_cmpuint(x.max_intrs, ==, t->intrs);
+    g_assert_cmpuint(x.max_slots, ==, 7);
+
+    /* 4.17.1: with a single interrupter, the target is ignored */
+    s.mapping &= t->intrs > 1;
+    s.msi_vectors = MIN(s.msi_vectors, t->intrs);
+    start(&x, &dev, &s);
+    assert_delivery(&x, &dev, &s, 0);
+    assert_delivery(&x, &dev, &s, 1);
+    assert_delivery(&x, &dev, &s, t->intrs - 1);
+    assert_delivery(&x, &dev, &s, t->intrs);
+    qxhci_free(&x);
+}
+
+/* What the controller cannot have is an error */
+static void test_intrs_error(void *obj, void *data, QGuestAllocator *alloc)
+{
+    static const char *const bad[] = {
+        "intrs=0", "intrs=17", "slots=0", "slots=65",
+    };
+    QPCIBus *bus = obj;
+
+    if (bus->not_hotpluggable) {
+        g_test_skip("No PCI hotplug");
+        return;
+    }
+    for (int i = 0; i < ARRAY_SIZE(bad); i++) {
+        g_autofree char *out =
+            qtest_hmp(bus->qts, "device_add nec-usb-xhci,%s", bad[i]);
+
+        g_assert_nonnull(strstr(out, "must be 1 to"));
+    }
+}
+
+static void register_intrs_tests(void)
+{
+    static const unsigned int intrs[] = { 1, 2, 8 };
+    static const char *const buses[] = { "pci-bus", "pcie-bus" };
+
+    for (int b = 0; b < ARRAY_SIZE(buses); b++) {
+        for (int i = 0; i < ARRAY_SIZE(intrs); i++) {
+            for (int m = 0; m < ARRAY_SIZE(modes); m++) {
+                IntrsTest *t = g_new(IntrsTest, 1);
+                g_autofree char *name = g_strdup_printf(
+                    "nec-usb-xhci/intrs/%u-%s", intrs[i], modes[m]->name);
+                g_autofree char *cmd_line = g_strdup_printf(
+                    "-device nec-usb-xhci,addr=%u,%s,intrs=%u,slots=7 "
+                    "-device usb-kbd ", HOTPLUG_SLOT,
+                    modes[m]->device_opts, intrs[i]);
+
+                t->setup = modes[m];
+                t->intrs = intrs[i];
+                qos_add_test(name, buses[b], test_intrs,
+                             &(QOSGraphTestOptions) {
+                    .edge.before_cmd_line = cmd_line,
+                    .arg = t,
+                });
+            }
+        }
+    }
+    qos_add_test("nec-usb-xhci/intrs/error", "pci-bus", test_intrs_error,
+                 NULL);
+}
+
+libqos_init(register_intrs_tests);
+
+/* The controller of the microvm machine, on sysbus */
+
+#define MICROVM_XHCI_IRQ    10
+
+static void assert_irq(QXHCI *x, bool level)
+{
+    qxhci_step(x, 20);
+    g_assert_cmpint(qtest_get_irq(x->sysbus_qts, MICROVM_XHCI_IRQ), ==, level);
+}
+
+static void test_sysbus(void *obj, void *data, QGuestAllocator *alloc)
+{
+    QXHCI *x = obj;
+    QTestState *qts = x->sysbus_qts;
+    QXHCIDevice dev;
+    uint64_t trb;
+
+    qtest_irq_intercept_in(qts, "ioapic");
+    g_assert_cmpuint(x->max_intrs, ==, 1);
+    qxhci_start(x, 1);
+    qxhci_device_init(x, &dev);
+    qxhci_drain(x);
+    assert_irq(x, false);
+
+    /* 4.17.1: with a single interrupter, the target is ignored */
+    for (unsigned int target = 0; target < 3; target++) {
+        trb = qxhci_submit_get_descriptor(x, &dev, target);
+        take_event(x, &dev, 0, trb);
+        assert_irq(x, true);
+        qxhci_ack(x, 0);
+        assert_irq(x, false);
+    }
+
+    /* The line follows IE, INTE and IP */
+    trb = qxhci_submit_get_descriptor(x, &dev, 0);
+    take_event(x, &dev, 0, trb);
+    assert_irq(x, true);
+    qxhci_intr_write(x, 0, QXHCI_IMAN, 0);
+    assert_irq(x, false);
+    qxhci_intr_write(x, 0, QXHCI_IMAN, QXHCI_IMAN_IE);
+    assert_irq(x, true);
+    set_inte(x, false);
+    assert_irq(x, false);
+    set_inte(x, true);
+    assert_irq(x, true);
+    qxhci_ack(x, 0);
+    assert_irq(x, false);
+
+    /* It is low after either kind of reset */
+    qxhci_submit_get_descriptor(x, &dev, 0);
+    assert_irq(x, true);
+    qxhci_oper_write(x, QXHCI_USBCMD, QXHCI_USBCMD_HCRST);
+    assert_irq(x, false);
+
+    qxhci_start(x, 1);
+    qxhci_device_init(x, &dev);
+    qxhci_drain(x);
+    qxhci_submit_get_descriptor(x, &dev, 0);
+    assert_irq(x, true);
+    qtest_qmp_assert_success(qts, "{ 'execute': 'system_reset' }");
+    qtest_qmp_eventwait(qts, "RESET");
+    assert_irq(x, false);
+    qos_invalidate_command_line();
+}
+
+static void register_sysbus_tests(void)
+{
+    qos_add_test("microvm", "xhci-sysbus", test_sysbus,
+                 &(QOSGraphTestOptions) {
+        .edge.after_cmd_line = "-device usb-kbd",
+    });
+}
+
+libqos_init(register_sysbus_tests);

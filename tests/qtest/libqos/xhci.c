@@ -18,13 +18,12 @@
 
 #define XHCI_SLOT               4
 
-#define RING_TRBS               64      /* with the Link TRB, if any */
-#define TRB_SIZE                16
 #define TRB_CYCLE               BIT(0)
 #define TRB_LINK_TOGGLE         BIT(1)
 #define TRB_ISP                 BIT(2)
 #define TRB_IOC                 BIT(5)
 #define TRB_IDT                 BIT(6)
+#define TRB_BEI                 BIT(9)
 #define TRB_SETUP_TRT_IN        (3 << 16)
 #define TRB_DIR_IN              BIT(16)
 #define TRB_TARGET(n)           ((uint32_t)(n) << 22)
@@ -41,15 +40,36 @@ typedef struct QXHCIPci {
 
 static QTestState *qxhci_qts(QXHCI *x)
 {
-    return x->pdev.bus->qts;
+    return x->pdev.bus ? x->pdev.bus->qts : x->sysbus_qts;
 }
 
 /* Registers */
 
+static uint32_t qxhci_read32(QXHCI *x, uint64_t off)
+{
+    uint32_t val;
+
+    if (x->pdev.bus) {
+        return qpci_io_readl(&x->pdev, x->bar, off);
+    }
+    qtest_memread(x->sysbus_qts, x->sysbus_addr + off, &val, sizeof(val));
+    return le32_to_cpu(val);
+}
+
+static void qxhci_write32(QXHCI *x, uint64_t off, uint32_t val)
+{
+    if (x->pdev.bus) {
+        qpci_io_writel(&x->pdev, x->bar, off, val);
+    } else {
+        val = cpu_to_le32(val);
+        qtest_memwrite(x->sysbus_qts, x->sysbus_addr + off, &val, sizeof(val));
+    }
+}
+
 static void qxhci_write64(QXHCI *x, uint64_t off, uint64_t val)
 {
-    qpci_io_writel(&x->pdev, x->bar, off, val);
-    qpci_io_writel(&x->pdev, x->bar, off + 4, val >> 32);
+    qxhci_write32(x, off, val);
+    qxhci_write32(x, off + 4, val >> 32);
 }
 
 static uint64_t qxhci_intr_off(QXHCI *x, unsigned int intr, uint32_t reg)
@@ -59,27 +79,27 @@ static uint64_t qxhci_intr_off(QXHCI *x, unsigned int intr, uint32_t reg)
 
 uint32_t qxhci_oper_read(QXHCI *x, uint32_t reg)
 {
-    return qpci_io_readl(&x->pdev, x->bar, x->oper + reg);
+    return qxhci_read32(x, x->oper + reg);
 }
 
 void qxhci_oper_write(QXHCI *x, uint32_t reg, uint32_t val)
 {
-    qpci_io_writel(&x->pdev, x->bar, x->oper + reg, val);
+    qxhci_write32(x, x->oper + reg, val);
 }
 
 uint32_t qxhci_intr_read(QXHCI *x, unsigned int intr, uint32_t reg)
 {
-    return qpci_io_readl(&x->pdev, x->bar, qxhci_intr_off(x, intr, reg));
+    return qxhci_read32(x, qxhci_intr_off(x, intr, reg));
 }
 
 void qxhci_intr_write(QXHCI *x, unsigned int intr, uint32_t reg, uint32_t val)
 {
-    qpci_io_writel(&x->pdev, x->bar, qxhci_intr_off(x, intr, reg), val);
+    qxhci_write32(x, qxhci_intr_off(x, intr, reg), val);
 }
 
 static void qxhci_doorbell(QXHCI *x, unsigned int slot, uint32_t val)
 {
-    qpci_io_writel(&x->pdev, x->bar, x->doorbell + 4 * slot, val);
+    qxhci_write32(x, x->doorbell + 4 * slot, val);
 }
 
 void qxhci_step(QXHCI *x, unsigned int ms)
@@ -94,8 +114,24 @@ static uint64_t qxhci_alloc(QXHCI *x, size_t size)
     uint64_t addr = guest_alloc(x->alloc, size);
 
     g_assert_cmphex(addr, !=, 0);
+    g_array_append_val(x->allocated, addr);
     qtest_memset(qxhci_qts(x), addr, 0, size);
     return addr;
+}
+
+static void qxhci_free_rings(QXHCI *x)
+{
+    for (unsigned int i = 0; i < x->allocated->len; i++) {
+        guest_free(x->alloc, g_array_index(x->allocated, uint64_t, i));
+    }
+    g_array_set_size(x->allocated, 0);
+}
+
+void qxhci_free(QXHCI *x)
+{
+    qxhci_free_rings(x);
+    g_array_free(x->allocated, true);
+    guest_free(x->alloc, x->msg);
 }
 
 static void qxhci_poke32(QXHCI *x, uint64_t addr, uint32_t val)
@@ -137,20 +173,20 @@ static QXHCITrb qxhci_trb_read(QXHCI *x, uint64_t addr)
 
 static void qxhci_ring_init(QXHCI *x, QXHCIRing *ring)
 {
-    ring->addr = qxhci_alloc(x, RING_TRBS * TRB_SIZE);
+    ring->addr = qxhci_alloc(x, QXHCI_RING_TRBS * QXHCI_TRB_SIZE);
     ring->idx = 0;
     ring->cycle = true;
 }
 
 static uint64_t qxhci_ring_put(QXHCI *x, QXHCIRing *ring, QXHCITrb trb)
 {
-    uint64_t addr = ring->addr + ring->idx * TRB_SIZE;
+    uint64_t addr = ring->addr + ring->idx * QXHCI_TRB_SIZE;
 
     trb.control |= ring->cycle ? TRB_CYCLE : 0;
     qxhci_trb_write(x, addr, trb);
 
-    if (++ring->idx == RING_TRBS - 1) {
-        qxhci_trb_write(x, ring->addr + ring->idx * TRB_SIZE, (QXHCITrb) {
+    if (++ring->idx == QXHCI_RING_TRBS - 1) {
+        qxhci_trb_write(x, ring->addr + ring->idx * QXHCI_TRB_SIZE, (QXHCITrb) {
             .parameter = ring->addr,
             .control = QXHCI_TRB_LINK << 10 | TRB_LINK_TOGGLE |
                        (ring->cycle ? TRB_CYCLE : 0),
@@ -165,11 +201,11 @@ static uint64_t qxhci_ring_put(QXHCI *x, QXHCIRing *ring, QXHCITrb trb)
 static void qxhci_event_ring_start(QXHCI *x, unsigned int intr)
 {
     QXHCIRing *ring = &x->event[intr];
-    uint64_t erst = qxhci_alloc(x, TRB_SIZE);
+    uint64_t erst = qxhci_alloc(x, QXHCI_TRB_SIZE);
 
     qxhci_ring_init(x, ring);
     qxhci_poke64(x, erst, ring->addr);
-    qxhci_poke32(x, erst + 8, RING_TRBS);
+    qxhci_poke32(x, erst + 8, QXHCI_RING_TRBS);
 
     qxhci_write64(x, qxhci_intr_off(x, intr, QXHCI_ERDP), ring->addr);
     qxhci_intr_write(x, intr, QXHCI_ERSTSZ, 1);
@@ -178,16 +214,28 @@ static void qxhci_event_ring_start(QXHCI *x, unsigned int intr)
     qxhci_intr_write(x, intr, QXHCI_IMAN, QXHCI_IMAN_IE);
 }
 
+bool qxhci_event_peek(QXHCI *x, unsigned int ring, unsigned int n,
+                      QXHCITrb *ev)
+{
+    QXHCIRing *r = &x->event[ring];
+    unsigned int idx = r->idx + n;
+    bool cycle = idx < QXHCI_RING_TRBS ? r->cycle : !r->cycle;
+
+    g_assert_cmpuint(ring, <, x->num_rings);
+    g_assert_cmpuint(n, <, QXHCI_RING_TRBS);
+    *ev = qxhci_trb_read(x, r->addr +
+                         idx % QXHCI_RING_TRBS * QXHCI_TRB_SIZE);
+    return (ev->control & TRB_CYCLE) == (cycle ? TRB_CYCLE : 0);
+}
+
 bool qxhci_event_pop(QXHCI *x, unsigned int ring, QXHCITrb *ev)
 {
     QXHCIRing *r = &x->event[ring];
 
-    g_assert_cmpuint(ring, <, x->num_rings);
-    *ev = qxhci_trb_read(x, r->addr + r->idx * TRB_SIZE);
-    if ((ev->control & TRB_CYCLE) != (r->cycle ? TRB_CYCLE : 0)) {
+    if (!qxhci_event_peek(x, ring, 0, ev)) {
         return false;
     }
-    if (++r->idx == RING_TRBS) {
+    if (++r->idx == QXHCI_RING_TRBS) {
         r->idx = 0;
         r->cycle = !r->cycle;
     }
@@ -207,14 +255,19 @@ void qxhci_event_wait(QXHCI *x, unsigned int ring, QXHCITrb *ev)
     g_assert_not_reached();
 }
 
-void qxhci_ack(QXHCI *x, unsigned int ring)
+void qxhci_write_erdp(QXHCI *x, unsigned int ring, bool ehb)
 {
     QXHCIRing *r = &x->event[ring];
-    uint64_t erdp = r->addr + r->idx * TRB_SIZE;
+    uint64_t erdp = r->addr + r->idx * QXHCI_TRB_SIZE;
 
-    qxhci_intr_write(x, ring, QXHCI_IMAN, QXHCI_IMAN_IE | QXHCI_IMAN_IP);
     qxhci_write64(x, qxhci_intr_off(x, ring, QXHCI_ERDP),
-                  erdp | QXHCI_ERDP_EHB);
+                  erdp | (ehb ? QXHCI_ERDP_EHB : 0));
+}
+
+void qxhci_ack(QXHCI *x, unsigned int ring)
+{
+    qxhci_intr_write(x, ring, QXHCI_IMAN, QXHCI_IMAN_IE | QXHCI_IMAN_IP);
+    qxhci_write_erdp(x, ring, true);
 }
 
 void qxhci_drain(QXHCI *x)
@@ -288,7 +341,7 @@ void qxhci_write_bit(QXHCI *x, QXHCIModeBit bit, bool on, unsigned int len)
     }
 }
 
-static void qxhci_setup_msi(QXHCI *x, unsigned int vectors)
+void qxhci_setup_msi(QXHCI *x, unsigned int vectors)
 {
     uint8_t cap = qxhci_cap(x, PCI_CAP_ID_MSI);
     uint16_t flags = qpci_config_readw(&x->pdev, cap + PCI_MSI_FLAGS);
@@ -307,7 +360,7 @@ static void qxhci_setup_msi(QXHCI *x, unsigned int vectors)
     qpci_config_writew(&x->pdev, cap + PCI_MSI_FLAGS, flags);
 }
 
-static void qxhci_setup_msix(QXHCI *x)
+void qxhci_setup_msix(QXHCI *x)
 {
     uint64_t table = qxhci_msix_table(x);
 
@@ -315,11 +368,17 @@ static void qxhci_setup_msix(QXHCI *x)
         uint64_t entry = table + v * PCI_MSIX_ENTRY_SIZE;
 
         qxhci_write64(x, entry + PCI_MSIX_ENTRY_LOWER_ADDR, x->msg + 4 * v);
-        qpci_io_writel(&x->pdev, x->bar, entry + PCI_MSIX_ENTRY_DATA,
-                       MSG_DATA | v);
-        qpci_io_writel(&x->pdev, x->bar, entry + PCI_MSIX_ENTRY_VECTOR_CTRL,
-                       0);
+        qxhci_write32(x, entry + PCI_MSIX_ENTRY_DATA, MSG_DATA | v);
+        qxhci_write32(x, entry + PCI_MSIX_ENTRY_VECTOR_CTRL, 0);
     }
+}
+
+void qxhci_msix_mask(QXHCI *x, unsigned int vector, bool on)
+{
+    uint64_t entry = qxhci_msix_table(x) + vector * PCI_MSIX_ENTRY_SIZE;
+
+    qxhci_write32(x, entry + PCI_MSIX_ENTRY_VECTOR_CTRL,
+                  on ? PCI_MSIX_ENTRY_CTRL_MASKBIT : 0);
 }
 
 void qxhci_set_mode(QXHCI *x, QXHCIMode mode, unsigned int vectors)
@@ -364,7 +423,9 @@ uint32_t qxhci_take_messages(QXHCI *x)
             vectors |= BIT(val & (QXHCI_MAX_INTRS - 1));
         }
     }
-    qtest_memset(qxhci_qts(x), x->msg, 0, sizeof(data));
+    if (vectors) {
+        qtest_memset(qxhci_qts(x), x->msg, 0, sizeof(data));
+    }
     return vectors;
 }
 
@@ -398,11 +459,6 @@ unsigned int qxhci_command(QXHCI *x, unsigned int type, uint64_t parameter,
     g_assert_cmpuint(QXHCI_TRB_CC(&ev), ==, QXHCI_CC_SUCCESS);
     qxhci_ack(x, 0);
     return QXHCI_TRB_SLOT(&ev);
-}
-
-uint64_t qxhci_submit_noop(QXHCI *x)
-{
-    return qxhci_submit_command(x, QXHCI_TRB_NOOP_CMD, 0, 0);
 }
 
 /* USB devices */
@@ -538,12 +594,13 @@ void qxhci_configure_intr_in(QXHCI *x, QXHCIDevice *dev, unsigned int epid,
 }
 
 uint64_t qxhci_submit_intr_in(QXHCI *x, QXHCIDevice *dev, unsigned int epid,
-                              unsigned int len, unsigned int target)
+                              unsigned int len, unsigned int target, bool bei)
 {
     uint64_t addr = qxhci_ring_put(x, &dev->intr_in, (QXHCITrb) {
         .parameter = dev->buf,
         .status = TRB_TARGET(target) | len,
-        .control = QXHCI_TRB_NORMAL << 10 | TRB_IOC | TRB_ISP,
+        .control = QXHCI_TRB_NORMAL << 10 | TRB_IOC | TRB_ISP |
+                   (bei ? TRB_BEI : 0),
     });
 
     qxhci_doorbell(x, dev->slot, epid);
@@ -560,6 +617,7 @@ void qxhci_start(QXHCI *x, unsigned int num_rings)
     g_assert_cmphex(qxhci_oper_read(x, QXHCI_USBSTS) &
                     (QXHCI_USBSTS_HCH | QXHCI_USBSTS_CNR), ==,
                     QXHCI_USBSTS_HCH);
+    qxhci_free_rings(x);
 
     x->dcbaa = qxhci_alloc(x, 8 * (x->max_slots + 1));
     qxhci_ring_init(x, &x->cmd);
@@ -580,7 +638,7 @@ void qxhci_start(QXHCI *x, unsigned int num_rings)
 static void qxhci_attach(QXHCI *x, QGuestAllocator *alloc)
 {
     x->alloc = alloc;
-    x->bar = qpci_iomap(&x->pdev, 0, NULL);
+    x->allocated = g_array_new(false, false, sizeof(uint64_t));
     x->msg = guest_alloc(alloc, 4 * QXHCI_MAX_INTRS);
 }
 
@@ -588,18 +646,17 @@ static void qxhci_enable(QXHCI *x)
 {
     uint32_t params;
 
-    qpci_device_enable(&x->pdev);
     qtest_memset(qxhci_qts(x), x->msg, 0, 4 * QXHCI_MAX_INTRS);
 
     /* Capability Registers, 5.3 */
-    x->oper = qpci_io_readb(&x->pdev, x->bar, 0x00);
-    params = qpci_io_readl(&x->pdev, x->bar, 0x04);
+    x->oper = extract32(qxhci_read32(x, 0x00), 0, 8);
+    params = qxhci_read32(x, 0x04);
     x->max_slots = extract32(params, 0, 8);
     x->max_intrs = extract32(params, 8, 11);
     x->max_ports = extract32(params, 24, 8);
-    x->ctx_size = qpci_io_readl(&x->pdev, x->bar, 0x10) & BIT(2) ? 64 : 32;
-    x->doorbell = qpci_io_readl(&x->pdev, x->bar, 0x14);
-    x->runtime = qpci_io_readl(&x->pdev, x->bar, 0x18);
+    x->ctx_size = qxhci_read32(x, 0x10) & BIT(2) ? 64 : 32;
+    x->doorbell = qxhci_read32(x, 0x14);
+    x->runtime = qxhci_read32(x, 0x18);
     g_assert_cmpuint(x->max_intrs, <=, QXHCI_MAX_INTRS);
 }
 
@@ -607,6 +664,18 @@ void qxhci_init(QXHCI *x, QPCIBus *bus, int devfn, QGuestAllocator *alloc)
 {
     memset(x, 0, sizeof(*x));
     qpci_device_init(&x->pdev, bus, &(QPCIAddress) { .devfn = devfn });
+    qxhci_attach(x, alloc);
+    x->bar = qpci_iomap(&x->pdev, 0, NULL);
+    qpci_device_enable(&x->pdev);
+    qxhci_enable(x);
+}
+
+void qxhci_init_sysbus(QXHCI *x, QTestState *qts, uint64_t addr,
+                       QGuestAllocator *alloc)
+{
+    memset(x, 0, sizeof(*x));
+    x->sysbus_qts = qts;
+    x->sysbus_addr = addr;
     qxhci_attach(x, alloc);
     qxhci_enable(x);
 }
@@ -632,6 +701,7 @@ static void qxhci_pci_start_hw(QOSGraphObject *obj)
 {
     QXHCIPci *d = (QXHCIPci *)obj;
 
+    qpci_device_enable(&d->xhci.pdev);
     qxhci_enable(&d->xhci);
 }
 
@@ -640,6 +710,7 @@ static void qxhci_pci_destructor(QOSGraphObject *obj)
     QXHCIPci *d = (QXHCIPci *)obj;
 
     qpci_iounmap(&d->xhci.pdev, d->xhci.bar);
+    g_array_free(d->xhci.allocated, true);
 }
 
 static void *qxhci_pci_create(void *pci_bus, QGuestAllocator *alloc,
@@ -649,6 +720,7 @@ static void *qxhci_pci_create(void *pci_bus, QGuestAllocator *alloc,
 
     qpci_device_init(&d->xhci.pdev, pci_bus, addr);
     qxhci_attach(&d->xhci, alloc);
+    d->xhci.bar = qpci_iomap(&d->xhci.pdev, 0, NULL);
 
     d->obj.get_driver = qxhci_pci_get_driver;
     d->obj.start_hw = qxhci_pci_start_hw;

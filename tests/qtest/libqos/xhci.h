@@ -60,13 +60,16 @@
 
 /* Completion Codes, 6.4.5 */
 #define QXHCI_CC_SUCCESS        1
-#define QXHCI_CC_SHORT_PACKET   13
 
 #define QXHCI_TRB_TYPE(trb)     extract32((trb)->control, 10, 6)
 #define QXHCI_TRB_SLOT(trb)     extract32((trb)->control, 24, 8)
 #define QXHCI_TRB_CC(trb)       extract32((trb)->status, 24, 8)
 
 #define QXHCI_MAX_INTRS         16
+
+/* Size of all rings, with the Link TRB where there is one */
+#define QXHCI_RING_TRBS         64
+#define QXHCI_TRB_SIZE          16
 
 /* Endpoint IDs (Device Context Index), 4.5.1 */
 #define QXHCI_EP0               1
@@ -102,9 +105,15 @@ typedef struct QXHCIRing {
 typedef struct QXHCI {
     QPCIDevice pdev;
     QPCIBar bar;
-    QGuestAllocator *alloc;
+    /* Controllers on sysbus have these instead */
+    QTestState *sysbus_qts;
+    uint64_t sysbus_addr;
 
-    /* Offsets of the register spaces in the BAR */
+    QGuestAllocator *alloc;
+    /* What was allocated since qxhci_start() */
+    GArray *allocated;
+
+    /* Offsets of the register spaces */
     uint32_t oper, runtime, doorbell;
     unsigned int max_slots, max_intrs, max_ports;
     unsigned int ctx_size;
@@ -137,6 +146,13 @@ typedef struct QXHCIDevice {
  */
 void qxhci_init(QXHCI *x, QPCIBus *bus, int devfn, QGuestAllocator *alloc);
 
+/** qxhci_init_sysbus(): use the controller at @addr, which is not on PCI */
+void qxhci_init_sysbus(QXHCI *x, QTestState *qts, uint64_t addr,
+                       QGuestAllocator *alloc);
+
+/** qxhci_free(): free all guest memory that @x uses */
+void qxhci_free(QXHCI *x);
+
 uint32_t qxhci_oper_read(QXHCI *x, uint32_t reg);
 void qxhci_oper_write(QXHCI *x, uint32_t reg, uint32_t val);
 uint32_t qxhci_intr_read(QXHCI *x, unsigned int intr, uint32_t reg);
@@ -156,6 +172,15 @@ void qxhci_start(QXHCI *x, unsigned int num_rings);
  */
 void qxhci_set_mode(QXHCI *x, QXHCIMode mode, unsigned int vectors);
 
+/** qxhci_setup_msi(): set address, data and number of the MSI vectors */
+void qxhci_setup_msi(QXHCI *x, unsigned int vectors);
+
+/** qxhci_setup_msix(): set addresses and data of all MSI-X vectors; unmask */
+void qxhci_setup_msix(QXHCI *x);
+
+/** qxhci_msix_mask(): mask or unmask MSI-X vector @vector */
+void qxhci_msix_mask(QXHCI *x, unsigned int vector, bool on);
+
 /** qxhci_write_bit(): set or clear @bit with one write of @len bytes */
 void qxhci_write_bit(QXHCI *x, QXHCIModeBit bit, bool on, unsigned int len);
 
@@ -173,6 +198,13 @@ uint32_t qxhci_take_messages(QXHCI *x);
 /** qxhci_step(): let the controller run for @ms ms of virtual time */
 void qxhci_step(QXHCI *x, unsigned int ms);
 
+/**
+ * qxhci_event_peek(): look at the event @n places after the next one of ring
+ * @ring; returns whether there is one
+ */
+bool qxhci_event_peek(QXHCI *x, unsigned int ring, unsigned int n,
+                      QXHCITrb *ev);
+
 /** qxhci_event_pop(): take the next event off ring @ring, if there is one */
 bool qxhci_event_pop(QXHCI *x, unsigned int ring, QXHCITrb *ev);
 
@@ -183,6 +215,12 @@ bool qxhci_event_pop(QXHCI *x, unsigned int ring, QXHCITrb *ev);
  * nothing comes.
  */
 void qxhci_event_wait(QXHCI *x, unsigned int ring, QXHCITrb *ev);
+
+/**
+ * qxhci_write_erdp(): move ERDP of ring @ring to the first event that was not
+ * taken, and clear EHB if @ehb
+ */
+void qxhci_write_erdp(QXHCI *x, unsigned int ring, bool ehb);
 
 /**
  * qxhci_ack(): tell the controller that ring @ring was served
@@ -201,9 +239,6 @@ void qxhci_drain(QXHCI *x);
  */
 unsigned int qxhci_command(QXHCI *x, unsigned int type, uint64_t parameter,
                            unsigned int slot);
-
-/** qxhci_submit_noop(): put a No Op Command on the command ring */
-uint64_t qxhci_submit_noop(QXHCI *x);
 
 /** qxhci_device_init(): reset and address the first USB device found */
 void qxhci_device_init(QXHCI *x, QXHCIDevice *dev);
@@ -228,10 +263,11 @@ void qxhci_configure_intr_in(QXHCI *x, QXHCIDevice *dev, unsigned int epid,
 /**
  * qxhci_submit_intr_in(): queue a transfer of @len bytes to dev->buf
  * @target: Interrupter Target of the Transfer Event
+ * @bei: set Block Event Interrupt in the TRB
  *
  * Does not wait.  Returns the TRB pointer that the event will have.
  */
 uint64_t qxhci_submit_intr_in(QXHCI *x, QXHCIDevice *dev, unsigned int epid,
-                              unsigned int len, unsigned int target);
+                              unsigned int len, unsigned int target, bool bei);
 
 #endif

@@ -1,0 +1,227 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# What the scripts share: messages, paths, clean-up, progress, the bases.
+
+set -euo pipefail
+
+TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
+WORK=${XHCI_WORK:-$TOP/work}
+[[ $WORK == /* ]] || WORK=$PWD/$WORK
+PROG=${0##*/}
+export LC_ALL=C.UTF-8
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "$PROG: error: $*"; exit 1; }
+
+# The help of a script is the comment at its top, from "Usage:" on.
+usage() { sed -n '/^# Usage:/,/^[^#]*$/s/^# \{0,1\}//p' "$0"; }
+bad_usage() { die "$* (see scripts/$PROG --help)"; }
+
+# --- clean-up: whatever ends the script, undo in reverse order -------------
+
+AT_EXIT=()
+at_exit() { AT_EXIT+=("$1"); }
+cleanup() {
+    local status=$? i
+    trap '' INT TERM HUP
+    trap - EXIT
+    for ((i = ${#AT_EXIT[@]} - 1; i >= 0; i--)); do
+        eval "${AT_EXIT[i]}" || true
+    done
+    exit "$status"
+}
+trap cleanup EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# A fresh directory inside the work folder, removed at the end.
+temp_dir() {
+    mkdir -p "$WORK/tmp" || die "cannot create $WORK (set XHCI_WORK to choose another place)"
+    TEMP=$(mktemp -d "$WORK/tmp/$PROG.XXXXXX") || die "cannot write to $WORK"
+    at_exit "rm -rf '$TEMP'"
+}
+
+# --- long commands ---------------------------------------------------------
+
+CHILD=
+at_exit 'stop_child'
+stop_child() {
+    [[ -n $CHILD ]] || return 0
+    kill -TERM -- "-$CHILD" 2>/dev/null || true
+    wait "$CHILD" 2>/dev/null || true
+}
+
+# run_logged LABEL LOG COMMAND...: output goes to LOG, progress to stderr.
+# The command gets a process group of its own, so that Ctrl-C reaches only
+# this script, which can then stop all of it.
+run_logged() {
+    local label=$1 log=$2 start=$SECONDS next=15 status=0
+    shift 2
+    mkdir -p "${log%/*}"
+    : >"$log" || die "cannot write $log"
+    set -m
+    "$@" >"$log" 2>&1 </dev/null &
+    CHILD=$!
+    set +m
+    while kill -0 "$CHILD" 2>/dev/null; do
+        if [[ -t 2 ]]; then
+            printf '\r\033[K  %s: %d s  %s' "$label" $((SECONDS - start)) \
+                "$(last_words "$log" 50)" >&2
+        elif ((SECONDS - start >= next)); then
+            say "  $label: $((SECONDS - start)) s  $(last_words "$log" 50)"
+            next=$((SECONDS - start + 15))
+        fi
+        sleep 0.5
+    done
+    wait "$CHILD" || status=$?
+    CHILD=
+    [[ ! -t 2 ]] || printf '\r\033[K' >&2
+    return "$status"
+}
+
+in_dir() { cd "$1" && "${@:2}"; }
+
+last_words() {
+    local line
+    line=$(tail -c 400 "$1" | tr '\r' '\n' | tr -cd '[:print:]\n' | sed '/^ *$/d' | tail -n 1)
+    printf '%s' "${line:0:$2}"
+}
+
+# logged LABEL LOG COMMAND...: the same, but a failure ends the script.
+logged() {
+    say "$1 (log: $2)"
+    run_logged "$@" || fail_with_log "$1 failed" "$2"
+}
+
+fail_with_log() {
+    if grep -qi 'no space left on device' "$2"; then
+        die "$1: the disk that holds $WORK is full (log: $2)"
+    fi
+    local why
+    why=$(grep -m 1 -aiE '(^|[^a-z])(error|fatal|failed)[: ]|^E: ' "$2" || tail -n 1 "$2")
+    die "$1: ${why:0:200} (log: $2)"
+}
+
+need_space() {
+    local dir=$WORK free
+    mkdir -p "$dir" 2>/dev/null || die "cannot create $dir (set XHCI_WORK to choose another place)"
+    free=$(df -Pk "$dir" | awk 'NR == 2 { print int($4 / 1024) }')
+    ((free >= $1)) ||
+        die "$dir has $free MB free and $1 MB are needed: free some, or set XHCI_WORK to a folder on another disk"
+}
+
+# One script at a time works on a tree; the lock goes when the script ends.
+lock_base() {
+    mkdir -p "$WORK"
+    exec 9>"$WORK/.lock-$1"
+    flock -n 9 || { say "waiting for another script to finish with $1"; flock 9; }
+}
+
+# The distribution's own program, even when another one is first in PATH:
+# QEMU's build uses modules that the distribution installs for it.
+system_tool() {
+    if [[ -x /usr/bin/$1 ]]; then echo "/usr/bin/$1"; else command -v "$1"; fi ||
+        die "$1 is not installed: run scripts/setup"
+}
+
+# version_ge A B
+version_ge() { [[ $(printf '%s\n' "$1" "$2" | sort -V | sed -n 1p) == "$2" ]]; }
+
+# --- the bases -------------------------------------------------------------
+
+bases() { awk '!/^#/ && NF { print $1 }' "$TOP/scripts/bases"; }
+
+# base_field BASE COLUMN
+base_field() { awk -v b="$1" -v c="$2" '$1 == b { print $c }' "$TOP/scripts/bases"; }
+
+need_base() {
+    [[ -n $(base_field "$1" 1) ]] || die "unknown base '$1' (there are: $(bases | paste -sd ' '))"
+    # shellcheck disable=SC2034 # they are for the scripts
+    BASE=$1 TREE=$WORK/trees/$1 BUILD=$WORK/build/$1 STOCK=$WORK/stock/$1 \
+        PATCHES=$TOP/patches/$1
+}
+
+need_tree() {
+    [[ -e $TREE/.git ]] || die "there is no tree of $BASE yet: run scripts/tree $BASE"
+    settle_tree
+}
+
+is_qemu() { [[ -f $1/VERSION && -f $1/hw/usb/hcd-xhci-pci.c ]]; }
+
+# The release that a VERSION belongs to: 10.0.3 is 10.0, and 10.0.50 and
+# later are the development of 10.1.
+release_of() {
+    local major minor micro
+    IFS=. read -r major minor micro _ <<<"$1"
+    if [[ ! $major.$minor =~ ^[0-9]+\.[0-9]+$ ]]; then
+        return 1
+    elif [[ $micro =~ ^[0-9]+ ]] && ((BASH_REMATCH[0] >= 50)); then
+        ((minor == 2)) && echo "$((major + 1)).0" || echo "$major.$((minor + 1))"
+    else
+        echo "$major.$minor"
+    fi
+}
+
+# base_for RELEASE: prints "BASE exact" or "BASE near", or nothing.
+base_for() {
+    awk -v r="$1" '/^#/ || !NF { next }
+        $2 == r { exact = $1 }
+        index("," $3 ",", "," r ",") { near = $1 }
+        END { if (exact) print exact, "exact"; else if (near) print near, "near" }' \
+        "$TOP/scripts/bases"
+}
+
+# The patches of a series in order, without a cover letter.
+series_files() {
+    local f
+    for f in "$TOP/patches/$1"/[0-9]*.patch; do
+        [[ ! -e $f || ${f##*/} == 0000-* ]] || printf '%s\n' "$f"
+    done
+}
+
+# QEMU's qtests that need nothing but the binary, and are worth running when
+# the USB controllers, PCI or migration change.
+# shellcheck disable=SC2034
+QEMU_TESTS='device-introspect-test device-plug-test drive_del-test
+    machine-none-test migration-test qom-test qos-test usb-hcd-ehci-test
+    usb-hcd-ohci-test usb-hcd-uhci-test usb-hcd-xhci-test'
+
+# new_qtests QEMU ARG...: run the tests that the series adds to qos-test, as
+# they are in $BUILD, on a binary.
+new_qtests() {
+    "$TOP/scripts/lib/qtest" --qemu "$1" --cwd "$BUILD" --timeout 120 \
+        --match xhci --exclude pci-device-tests "${@:2}" "$BUILD/tests/qtest/qos-test"
+}
+
+# --- git in the trees that the scripts made --------------------------------
+
+# Without the user's configuration, so that the result is the same everywhere.
+tree_git() {
+    GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 \
+        git -C "$TREE" -c core.hooksPath=/dev/null -c gc.auto=0 "$@"
+}
+
+tree_is_clean() { [[ -z $(tree_git status --porcelain) ]]; }
+
+# A build that checks out older commits notes it, so that an interrupted one
+# can be put right here.
+settle_tree() {
+    local mark=$TREE/.git/scripts-detached
+    [[ -e $mark ]] || return 0
+    if tree_is_clean; then
+        say "putting $TREE back on its branch"
+        tree_git checkout -q "$(cat "$mark")"
+    fi
+    rm -f "$mark"
+}
+
+# git am wants a committer even where none is set up.
+committer_fallback() {
+    git "$@" var GIT_COMMITTER_IDENT >/dev/null 2>&1 && return
+    export GIT_COMMITTER_NAME=scripts/apply GIT_COMMITTER_EMAIL=apply@localhost
+}
+
+# shellcheck source=apt.sh
+. "$TOP/scripts/lib/apt.sh"

@@ -1,0 +1,139 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# For the tests of the scripts: a copy of the repository with a series of its
+# own, and trees that look like QEMU to the scripts but build at once.
+
+set -uo pipefail
+
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+ROOT=$(cd "$HERE/../.." && pwd -P)
+T=$(mktemp -d /tmp/scripts-test.XXXXXX)
+chmod 755 "$T"
+trap 'rm -rf "$T"' EXIT
+trap 'exit 130' INT TERM HUP
+
+# Nothing of whoever runs the tests.
+export XHCI_WORK=$T/work LC_ALL=C.UTF-8 GIT_CONFIG_NOSYSTEM=1
+export HOME=$T/home
+unset "${!GIT_AUTHOR_@}" "${!GIT_COMMITTER_@}" GIT_DIR GIT_INDEX_FILE
+mkdir -p "$HOME"
+git config --global user.name 'A Tester'
+git config --global user.email tester@example.org
+git config --global init.defaultBranch main
+
+# --- TAP ---------------------------------------------------------------------
+
+COUNT=0 BAD=0
+pass() { COUNT=$((COUNT + 1)); echo "ok $COUNT - $1"; }
+skip() { COUNT=$((COUNT + 1)); echo "ok $COUNT - $1 # SKIP $2"; }
+fail() {
+    COUNT=$((COUNT + 1)) BAD=$((BAD + 1))
+    echo "not ok $COUNT - $1"
+    printf '%s\n' "${2-}" | sed 's/^/# /'
+}
+finish() { echo "1..$COUNT"; exit $((BAD > 0)); }
+
+# is NAME GOT WANTED
+is() { if [[ $2 == "$3" ]]; then pass "$1"; else fail "$1" "got: $2"$'\n'"not: $3"; fi; }
+
+# run COMMAND...: sets OUT, ERR and STATUS.
+run() {
+    STATUS=0
+    "$@" >"$T/out" 2>"$T/err" </dev/null || STATUS=$?
+    OUT=$(cat "$T/out") ERR=$(cat "$T/err")
+}
+
+# works NAME COMMAND...
+works() {
+    local name=$1
+    run "${@:2}"
+    if ((STATUS == 0)); then pass "$name"; else fail "$name" "status $STATUS: $ERR"; fi
+}
+
+# refuses NAME REGEX COMMAND...: fails, prints nothing on stdout, and one line
+# that says error and matches.
+refuses() {
+    local name=$1 lines
+    run "${@:3}"
+    lines=$(grep -cE '(error|fatal|E): ' <<<"$ERR")
+    if ((STATUS != 0 && lines == 1)) && [[ -z $OUT ]] &&
+        grep 'error: ' <<<"$ERR" | grep -qE "$2"; then
+        pass "$name"
+    else
+        fail "$name" "status $STATUS, wanted one error line like: $2"$'\n'"$ERR"$'\n'"$OUT"
+    fi
+}
+
+# Every file below a folder with its content.
+snapshot() { (cd "$1" && find . -type f -print0 | sort -z | xargs -0r sha1sum; find . ! -type f | sort); }
+
+# unchanged NAME DIR FUNCTION ARG...: a test after which DIR is what it was.
+unchanged() {
+    local before
+    before=$(snapshot "$2")
+    "${@:3}"
+    is "$1" "$(snapshot "$2")" "$before"
+}
+
+# --- fixtures -----------------------------------------------------------------
+
+# lines A B: numbered lines, so that a hunk fits in one place only.
+lines() { seq -f "/* line %g */" "$1" "$2"; }
+
+# fake_qemu DIR VERSION: a git tree with what the scripts look at. It builds a
+# "QEMU" that is the text of hcd-xhci.c, unless that has the word BROKEN. The
+# command in SLOW is run before.
+fake_qemu() {
+    mkdir -p "$1"/{hw/usb,tests/qtest,scripts}
+    echo "$2" >"$1/VERSION"
+    lines 1 60 >"$1/hw/usb/hcd-xhci.c"
+    lines 1 20 >"$1/hw/usb/hcd-xhci-pci.c"
+    printf 'USB\nM: Nobody\nF: hw/usb/*\n\nZZZ\nF: zzz\n' >"$1/MAINTAINERS"
+    echo "option('pixman')" >"$1/meson_options.txt"
+    echo "project('qemu', ['c'], meson_version: '>=0.50')" >"$1/meson.build"
+    cat >"$1/configure" <<'EOF'
+#!/bin/sh
+src=$(dirname "$0")
+mkdir -p tests/qtest
+cat >build.ninja <<EON
+rule build
+  command = \$\$SLOW; ! grep -q BROKEN \$in || { echo error: BROKEN; false; } && cp \$in \$out && chmod +x \$out
+rule configure
+  command = touch \$out
+build build.ninja: configure
+build qemu-system-x86_64: build $src/hw/usb/hcd-xhci.c
+build tests/qtest/qos-test: build $src/hw/usb/hcd-xhci.c
+EON
+EOF
+    chmod +x "$1/configure"
+    git -C "$1" init -q
+    git -C "$1" add -A
+    git -C "$1" commit -qm base
+}
+
+commit() { git -C "$1" add -A; git -C "$1" commit -qm "$2"; }
+
+# fake_repo: $REPO, with the scripts of this one, and a series of three patches
+# for v10.0 and one for v7.2 that fit fake_qemu.
+fake_repo() {
+    local tree=$T/series
+    REPO=$T/repo
+    mkdir -p "$REPO"/{patches/v10.0,patches/v7.2}
+    cp -r "$ROOT/scripts" "$ROOT/.gitignore" "$REPO/"
+    # Made on what fake_tree has.
+    sed -i 's/ 10\.0\.[0-9]*$/ 10.0.5/; s/ 7\.2\.[0-9]*$/ 7.2.5/' "$REPO/scripts/bases"
+    fake_qemu "$tree" 10.0.5
+    git -C "$tree" tag base
+    sed -i 's|.* line 20 .*|/* line 20, patched */|' "$tree/hw/usb/hcd-xhci.c"
+    commit "$tree" 'hw/usb/hcd-xhci: One'
+    lines 1 3 >"$tree/tests/qtest/new-test.c"
+    commit "$tree" 'tests/qtest: Two'
+    sed -i 's|.* line 40 .*|/* line 40, patched */|' "$tree/hw/usb/hcd-xhci.c"
+    sed -i '3a F: tests/qtest/new-test.c' "$tree/MAINTAINERS"
+    commit "$tree" 'hw/usb/hcd-xhci: Three'
+    git -C "$tree" format-patch -q -N --zero-commit -o "$REPO/patches/v10.0" base
+    git -C "$tree" format-patch -q -N --zero-commit -o "$REPO/patches/v7.2" base
+    git -C "$REPO" init -q
+    commit "$REPO" all
+}
