@@ -900,9 +900,15 @@ libqos_init(register_hotplug_tests);
 typedef struct DueTest {
     const Setup *setup;
     unsigned int intr;
+    void (*set_enable)(QXHCI *x, unsigned int ring, bool on);
 } DueTest;
 
-static void set_inte(QXHCI *x, bool on)
+static void set_ie(QXHCI *x, unsigned int ring, bool on)
+{
+    qxhci_intr_write(x, ring, QXHCI_IMAN, on ? QXHCI_IMAN_IE : 0);
+}
+
+static void set_inte(QXHCI *x, unsigned int ring, bool on)
 {
     qxhci_oper_write(x, QXHCI_USBCMD,
                      QXHCI_USBCMD_RS | (on ? QXHCI_USBCMD_INTE : 0));
@@ -915,8 +921,8 @@ static void assert_not_signalled(QXHCI *x)
     g_assert_cmphex(qxhci_take_messages(x), ==, 0);
 }
 
-/* An event that came while IE was clear is signalled when it is set */
-static void test_set_ie(void *obj, void *data, QGuestAllocator *alloc)
+/* An event that came while IE or INTE was clear is signalled when it is set */
+static void test_set_enable(void *obj, void *data, QGuestAllocator *alloc)
 {
     QXHCI *x = obj;
     const DueTest *t = data;
@@ -929,37 +935,11 @@ static void test_set_ie(void *obj, void *data, QGuestAllocator *alloc)
     }
     start(x, &dev, t->setup);
 
-    qxhci_intr_write(x, ring, QXHCI_IMAN, 0);
+    t->set_enable(x, ring, false);
     trb = qxhci_submit_get_descriptor(x, &dev, t->intr);
     assert_not_signalled(x);
 
-    qxhci_intr_write(x, ring, QXHCI_IMAN, QXHCI_IMAN_IE);
-    assert_signalled(x, t->setup, ring);
-    take_event(x, &dev, ring, trb);
-    qxhci_ack(x, ring);
-    assert_quiet(x);
-    assert_delivery(x, &dev, t->setup, t->intr);
-}
-
-/* The same with INTE */
-static void test_set_inte(void *obj, void *data, QGuestAllocator *alloc)
-{
-    QXHCI *x = obj;
-    const DueTest *t = data;
-    unsigned int ring = ring_of(t->setup, t->intr);
-    QXHCIDevice dev;
-    uint64_t trb;
-
-    if (qpci_check_buggy_msi(&x->pdev)) {
-        return;
-    }
-    start(x, &dev, t->setup);
-
-    set_inte(x, false);
-    trb = qxhci_submit_get_descriptor(x, &dev, t->intr);
-    assert_not_signalled(x);
-
-    set_inte(x, true);
+    t->set_enable(x, ring, true);
     assert_signalled(x, t->setup, ring);
     take_event(x, &dev, ring, trb);
     qxhci_ack(x, ring);
@@ -987,9 +967,9 @@ static void test_toggle_ie(void *obj, void *data, QGuestAllocator *alloc)
     trb = qxhci_submit_get_descriptor(x, &dev, t->intr);
     qxhci_step(x, 20);
     assert_signalled(x, t->setup, ring);
-    qxhci_intr_write(x, ring, QXHCI_IMAN, 0);
+    set_ie(x, ring, false);
     assert_not_signalled(x);
-    qxhci_intr_write(x, ring, QXHCI_IMAN, QXHCI_IMAN_IE);
+    set_ie(x, ring, true);
     if (t->setup->mode == QXHCI_PIN) {
         assert_signalled(x, t->setup, ring);
     } else {
@@ -1065,12 +1045,12 @@ static void test_polled(void *obj, void *data, QGuestAllocator *alloc)
     }
     start(x, &dev, t->setup);
 
-    qxhci_intr_write(x, ring, QXHCI_IMAN, 0);
+    set_ie(x, ring, false);
     trb = qxhci_submit_get_descriptor(x, &dev, t->intr);
     take_event(x, &dev, ring, trb);
     /* There was no interrupt, so there is no EHB to clear */
     qxhci_write_erdp(x, ring, false);
-    qxhci_intr_write(x, ring, QXHCI_IMAN, QXHCI_IMAN_IE);
+    set_ie(x, ring, true);
     assert_quiet(x);
     assert_delivery(x, &dev, t->setup, t->intr);
 }
@@ -1118,22 +1098,22 @@ static void add_due_tests(const Setup *s, unsigned int intr)
     static const struct {
         const char *name;
         QOSTestFunc func;
+        void (*set_enable)(QXHCI *x, unsigned int ring, bool on);
     } tests[] = {
-        { "set-ie", test_set_ie },
-        { "set-inte", test_set_inte },
+        { "set-ie", test_set_enable, set_ie },
+        { "set-inte", test_set_enable, set_inte },
         { "toggle-ie", test_toggle_ie },
         { "busy", test_busy },
         { "polled", test_polled },
         { "bei", test_bei },
     };
-    DueTest *t = g_new(DueTest, 1);
 
-    t->setup = s;
-    t->intr = intr;
     for (int i = 0; i < ARRAY_SIZE(tests); i++) {
+        DueTest *t = g_new(DueTest, 1);
         g_autofree char *name = g_strdup_printf("%s/%s-%u", tests[i].name,
                                                 s->name, intr);
 
+        *t = (DueTest) { s, intr, tests[i].set_enable };
         add_xhci_test(name, s, tests[i].func, t);
     }
 }
@@ -1197,13 +1177,13 @@ static void test_pending_switch(void *obj, void *data, QGuestAllocator *alloc)
 
     /* Held back by INTE until after the change */
     switch_mode(x, t->from);
-    set_inte(x, false);
+    set_inte(x, 0, false);
     trb[0] = qxhci_submit_get_descriptor(x, &dev, 0);
     trb[1] = qxhci_submit_get_descriptor(x, &dev, 2);
     assert_not_signalled(x);
     switch_mode(x, t->to);
     assert_not_signalled(x);
-    set_inte(x, true);
+    set_inte(x, 0, true);
     if (t->to->mode == QXHCI_MSIX) {
         g_assert_cmphex(qxhci_take_messages(x), ==,
                         mapping ? BIT(0) | BIT(2) : BIT(0));
@@ -1269,6 +1249,66 @@ static void test_masked_switch(void *obj, void *data, QGuestAllocator *alloc)
                     0);
 }
 
+/*
+ * A guest that masks a vector and polls: no
+ * message for what it has served, but one for what it left (PCI 3.0, 6.8.3.2)
+ */
+static void test_masked_polled(void *obj, void *data, QGuestAllocator *alloc)
+{
+    QXHCI *x = obj;
+    const unsigned int *ring = data;
+    QXHCIDevice dev;
+    uint64_t trb[2];
+
+    if (qpci_check_buggy_msi(&x->pdev)) {
+        return;
+    }
+    start(x, &dev, &msix_mode);
+
+    /* All served */
+    qxhci_msix_mask(x, *ring, true);
+    trb[0] = qxhci_submit_get_descriptor(x, &dev, *ring);
+    take_event(x, &dev, *ring, trb[0]);
+    qxhci_ack(x, *ring);
+    qxhci_msix_mask(x, *ring, false);
+    assert_quiet(x);
+    assert_delivery(x, &dev, &msix_mode, *ring);
+
+    /* One is left */
+    qxhci_msix_mask(x, *ring, true);
+    trb[0] = qxhci_submit_get_descriptor(x, &dev, *ring);
+    trb[1] = qxhci_submit_get_descriptor(x, &dev, *ring);
+    take_event(x, &dev, *ring, trb[0]);
+    qxhci_write_erdp(x, *ring, true);
+    assert_not_signalled(x);
+    qxhci_msix_mask(x, *ring, false);
+    assert_signalled(x, &msix_mode, *ring);
+    take_event(x, &dev, *ring, trb[1]);
+    qxhci_ack(x, *ring);
+    assert_quiet(x);
+
+    /* All served, but EHB not cleared: the guest waits for the interrupt */
+    qxhci_msix_mask(x, *ring, true);
+    trb[0] = qxhci_submit_get_descriptor(x, &dev, *ring);
+    take_event(x, &dev, *ring, trb[0]);
+    qxhci_write_erdp(x, *ring, false);
+    trb[1] = qxhci_submit_get_descriptor(x, &dev, *ring);
+    assert_not_signalled(x);
+    qxhci_msix_mask(x, *ring, false);
+    assert_signalled(x, &msix_mode, *ring);
+    take_event(x, &dev, *ring, trb[1]);
+    qxhci_ack(x, *ring);
+    assert_quiet(x);
+
+    /* From before HCRST */
+    qxhci_msix_mask(x, *ring, true);
+    qxhci_submit_get_descriptor(x, &dev, *ring);
+    assert_not_signalled(x);
+    qxhci_oper_write(x, QXHCI_USBCMD, QXHCI_USBCMD_HCRST);
+    qxhci_msix_mask(x, *ring, false);
+    assert_not_signalled(x);
+}
+
 /* An event ring that the guest did not set up, 5.5.2.3.1 */
 static void test_disabled_ring(void *obj, void *data, QGuestAllocator *alloc)
 {
@@ -1313,6 +1353,8 @@ static void test_disabled_ring(void *obj, void *data, QGuestAllocator *alloc)
 
 static void register_due_tests(void)
 {
+    static const unsigned int masked_rings[] = { 0, 1 };
+
     for (int i = 0; i < ARRAY_SIZE(setups); i++) {
         add_due_tests(&setups[i], 0);
         if (setups[i].mode != QXHCI_PIN) {
@@ -1339,6 +1381,13 @@ static void register_due_tests(void)
                   NULL);
     add_xhci_test("switch/msix-masked-to-pin", &msix_mode, test_masked_switch,
                   NULL);
+    for (int i = 0; i < ARRAY_SIZE(masked_rings); i++) {
+        g_autofree char *name = g_strdup_printf("mask/polled-%u",
+                                                masked_rings[i]);
+
+        add_xhci_test(name, &msix_mode, test_masked_polled,
+                      (void *)&masked_rings[i]);
+    }
 }
 
 libqos_init(register_due_tests);
@@ -1470,9 +1519,9 @@ static void test_sysbus(void *obj, void *data, QGuestAllocator *alloc)
     assert_irq(x, false);
     qxhci_intr_write(x, 0, QXHCI_IMAN, QXHCI_IMAN_IE);
     assert_irq(x, true);
-    set_inte(x, false);
+    set_inte(x, 0, false);
     assert_irq(x, false);
-    set_inte(x, true);
+    set_inte(x, 0, true);
     assert_irq(x, true);
     qxhci_ack(x, 0);
     assert_irq(x, false);

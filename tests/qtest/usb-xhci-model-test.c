@@ -142,16 +142,11 @@ static void model_mode_changed(Model *m, QXHCIMode old)
     }
     m->intx = false;
     for (unsigned int n = 0; n < NUM_RINGS; n++) {
-        /*
-         * A message that was not sent leaves its interrupter pending, unless
-         * the guest served the ring without it.
-         */
+        /* A message that was not sent leaves its interrupter pending */
         if (old == QXHCI_MSIX && m->intr[n].pba) {
             m->intr[n].pba = false;
-            if (m->intr[n].ehb) {
-                m->intr[n].ip = true;
-                m->eint = true;
-            }
+            m->intr[n].ip = true;
+            m->eint = true;
         }
     }
     model_signal_all(m);
@@ -332,7 +327,11 @@ static void op_erdp(ModelTest *t, unsigned int n, unsigned int count, bool ehb)
             i->num_events * sizeof(i->events[0]));
     qxhci_write_erdp(t->x, n, ehb);
 
-    i->ehb &= !ehb;
+    if (ehb) {
+        i->ehb = false;
+        /* PCI: a message whose cause is gone is not pending any more */
+        i->pba = false;
+    }
     i->ipe &= i->num_events > 0;
     model_check(&t->m, n);
 }
@@ -411,8 +410,7 @@ static void op_intx_disable(ModelTest *t, bool on)
 
 /*
  * Brings up the controller after a reset of it, in the mode that it is in.
- * The commands that take were signalled, which leaves something behind only
- * where the message is masked.
+ * The interrupts of the commands that take are all served.
  */
 static void mt_start(ModelTest *t)
 {
@@ -426,15 +424,12 @@ static void mt_start(ModelTest *t)
     for (unsigned int n = 0; n < NUM_RINGS; n++) {
         ModelIntr *i = &m->intr[n];
 
-        i->ip = i->ehb = i->ipe = false;
+        i->ip = i->ehb = i->ipe = i->pba = false;
         i->num_events = 0;
         i->ie = true;
     }
     m->running = m->inte = true;
     m->eint = m->intx = false;
-    if (m->msix && (m->maskall || m->intr[0].masked)) {
-        m->intr[0].pba = true;
-    }
 }
 
 static void op_hcrst(ModelTest *t)
