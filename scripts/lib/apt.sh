@@ -21,6 +21,36 @@ private_apt_cache() {
 # private_apt_expire SUITE and try again.
 private_apt_expire() { rm -f "$WORK/apt/$1/ready"; }
 
+# unpack_debian SUITE DOWNLOADS DIR: unpack the suite's newest source package of
+# QEMU into DIR. Stable updates of QEMU are patches in the package, so
+# dpkg-source has to do it.
+unpack_debian() {
+    local dsc name=${2##*/} log=$WORK/log/source-${2##*/}.log
+    command -v dpkg-source >/dev/null || die "dpkg-source is not installed: run scripts/setup"
+    mkdir -p "$2"
+    download_source "$1" "$2" "$log" || {
+        private_apt_expire "$1-src"
+        download_source "$1" "$2" "$log" || fail_with_log "cannot download QEMU's source" "$log"
+    }
+    dsc=$(printf '%s\n' "$2"/*.dsc | sort -V | tail -n 1)
+    logged "unpacking ${dsc##*/}" "$WORK/log/unpack-$name.log" \
+        dpkg-source --no-check -x "$dsc" "$3"
+    rm -rf "$3/.pc"
+}
+
+download_source() {
+    private_apt_ready "$1-src"
+    say "downloading QEMU's source from Debian $1 (log: $3)"
+    run_logged 'downloading' "$3" \
+        in_dir "$2" private_apt "$1-src" source --download-only qemu
+}
+
+# debian_version SUITE: of the suite's newest source package of QEMU
+debian_version() {
+    private_apt_cache "$1-src" showsrc --only-source qemu |
+        sed -n 's/^Version: \([0-9]*:\)\{0,1\}//p' | sort -V | tail -n 1
+}
+
 private_apt_ready() {
     local dir=$WORK/apt/$1 suite=${1%-src} type=deb mirror security opts=
     [[ ! -e $dir/ready ]] || return 0

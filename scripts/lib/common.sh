@@ -133,6 +133,9 @@ version_ge() { [[ $(printf '%s\n' "$1" "$2" | sort -V | sed -n 1p) == "$2" ]]; }
 
 bases() { awk '!/^#/ && NF { print $1 }' "$TOP/scripts/bases"; }
 
+# The bases that any machine can get: those that a Debian suite has.
+default_bases() { awk '!/^#/ && NF && $4 != "-" { print $1 }' "$TOP/scripts/bases"; }
+
 # base_field BASE COLUMN
 base_field() { awk -v b="$1" -v c="$2" '$1 == b { print $c }' "$TOP/scripts/bases"; }
 
@@ -201,6 +204,22 @@ new_qtests() {
 tree_git() {
     GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 \
         git -C "$TREE" -c core.hooksPath=/dev/null -c gc.auto=0 "$@"
+}
+
+# new_tree DIR: make a git tree of the QEMU sources that are in DIR.
+new_tree() {
+    local TREE=$1 version
+    version=$(cat "$1/VERSION")
+    say "making the git tree of QEMU $version"
+    find "$1" -name .git -prune -exec rm -rf {} +
+    tree_git init -q -b series
+    tree_git config user.useConfigOnly false
+    tree_git add -f -A .
+    # A fixed author and date: the same sources are the same commit everywhere.
+    GIT_AUTHOR_DATE='@0 +0000' GIT_COMMITTER_DATE='@0 +0000' \
+        tree_git -c user.name=scripts/tree -c user.email=tree@localhost \
+        commit -q -m "QEMU $version"
+    tree_git tag base
 }
 
 tree_is_clean() { [[ -z $(tree_git status --porcelain) ]]; }

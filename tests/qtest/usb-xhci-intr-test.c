@@ -268,13 +268,41 @@ static void add_target_tests(const Setup *s)
     }
 }
 
+/*
+ * The property as machine types set it: vmapple turns it on, and where its
+ * default depends on the machine type, older ones turn it off.
+ */
+static void add_global_test(const char *name, const char *global,
+                            const Setup *s)
+{
+    g_autofree char *cmd_line = g_strdup_printf("-device usb-kbd -global "
+                                                "pci-xhci.%s", global);
+    TargetTest *t = g_new(TargetTest, 1);
+
+    t->setup = s;
+    t->target = 1;
+    qos_add_test(name, "xhci", test_target, &(QOSGraphTestOptions) {
+        .edge.extra_device_opts = s->device_opts,
+        .edge.after_cmd_line = cmd_line,
+        .arg = t,
+    });
+}
+
 static void register_delivery_tests(void)
 {
+    static const Setup mapped = {
+        "pin", "msi=off,msix=off", QXHCI_PIN, 0, true
+    };
+
     for (int i = 0; i < ARRAY_SIZE(setups); i++) {
         add_target_tests(&setups[i]);
         add_setup_test("two-targets", &setups[i], test_two_targets);
         add_setup_test("key", &setups[i], test_key);
     }
+    add_global_test("pin/global-on", "conditional-intr-mapping=on",
+                    &setups[0]);
+    add_global_test("pin/global-off", "conditional-intr-mapping=off",
+                    &mapped);
 }
 
 libqos_init(register_delivery_tests);
@@ -494,6 +522,12 @@ static void test_hcrst(void *obj, void *data, QGuestAllocator *alloc)
     }
     start(x, &dev, s);
     leave_pending(x, &dev, s);
+
+    /* The event is forgotten: IE alone makes no interrupt */
+    qxhci_oper_write(x, QXHCI_USBCMD, QXHCI_USBCMD_HCRST);
+    qxhci_intr_write(x, ring_of(s, 1), QXHCI_IMAN, QXHCI_IMAN_IE);
+    g_assert_cmphex(qxhci_intr_read(x, ring_of(s, 1), QXHCI_IMAN), ==,
+                    QXHCI_IMAN_IE);
 
     /* Starts with HCRST */
     qxhci_start(x, x->max_intrs);
@@ -725,7 +759,8 @@ static void test_migrate(void *obj, void *data, QGuestAllocator *alloc)
     qxhci_take_messages(x);
     g_assert_cmpint(qxhci_intx(x), ==, s->mode == QXHCI_PIN);
     if (s->mode == QXHCI_MSIX) {
-        qxhci_write_bit(x, QXHCI_MSIX_MASKALL, true, 2);
+        /* No config write, which would show the mode to the destination */
+        qxhci_msix_mask(x, 3, true);
         masked_trb = qxhci_submit_get_descriptor(x, &dev, 3);
         qxhci_step(x, 20);
     }
@@ -740,7 +775,7 @@ static void test_migrate(void *obj, void *data, QGuestAllocator *alloc)
         qxhci_ack(x, ring_of(s, i));
     }
     if (masked_trb) {
-        qxhci_write_bit(x, QXHCI_MSIX_MASKALL, false, 2);
+        qxhci_msix_mask(x, 3, false);
         assert_signalled(x, s, 3);
         take_event(x, &dev, 3, masked_trb);
         qxhci_ack(x, 3);
@@ -1093,6 +1128,50 @@ static void test_bei(void *obj, void *data, QGuestAllocator *alloc)
     assert_quiet(x);
 }
 
+/* BEI is about success: a short packet and an error interrupt all the same */
+static void test_bei_failed(void *obj, void *data, QGuestAllocator *alloc)
+{
+    QXHCI *x = obj;
+    const DueTest *t = data;
+    QTestState *qts = x->pdev.bus->qts;
+    unsigned int ring = ring_of(t->setup, t->intr);
+    QXHCIDevice dev;
+    QXHCITrb ev;
+    uint64_t trb;
+
+    if (qpci_check_buggy_msi(&x->pdev)) {
+        return;
+    }
+    start(x, &dev, t->setup);
+    qxhci_configure_intr_in(x, &dev, KBD_EP, KBD_REPORT_SIZE);
+    qxhci_drain(x);
+
+    trb = qxhci_submit_intr_in(x, &dev, KBD_EP, 2 * KBD_REPORT_SIZE, t->intr,
+                               true);
+    qtest_qmp_assert_success(qts,
+        "{ 'execute': 'input-send-event', 'arguments': { 'events': ["
+        "  { 'type': 'key', 'data': { 'down': true, 'key':"
+        "    { 'type': 'qcode', 'data': 'a' } } } ] } }");
+    qxhci_event_wait(x, ring, &ev);
+    g_assert_cmphex(ev.parameter, ==, trb);
+    g_assert_cmpuint(QXHCI_TRB_CC(&ev), ==, QXHCI_CC_SHORT_PACKET);
+    assert_signalled(x, t->setup, ring);
+    qxhci_ack(x, ring);
+    assert_quiet(x);
+
+    /* The keyboard has no such endpoint */
+    qxhci_configure_intr_in(x, &dev, QXHCI_EP_IN(2), KBD_REPORT_SIZE);
+    qxhci_drain(x);
+    trb = qxhci_submit_intr_in(x, &dev, QXHCI_EP_IN(2), KBD_REPORT_SIZE,
+                               t->intr, true);
+    qxhci_event_wait(x, ring, &ev);
+    g_assert_cmphex(ev.parameter, ==, trb);
+    g_assert_cmpuint(QXHCI_TRB_CC(&ev), ==, QXHCI_CC_STALL);
+    assert_signalled(x, t->setup, ring);
+    qxhci_ack(x, ring);
+    assert_quiet(x);
+}
+
 static void add_due_tests(const Setup *s, unsigned int intr)
 {
     static const struct {
@@ -1106,6 +1185,7 @@ static void add_due_tests(const Setup *s, unsigned int intr)
         { "busy", test_busy },
         { "polled", test_polled },
         { "bei", test_bei },
+        { "bei-failed", test_bei_failed },
     };
 
     for (int i = 0; i < ARRAY_SIZE(tests); i++) {
@@ -1331,6 +1411,8 @@ static void test_disabled_ring(void *obj, void *data, QGuestAllocator *alloc)
     g_free(qtest_hmp(qts, "log guest_errors"));
 
     qxhci_set_mode(x, s->mode, s->msi_vectors);
+    /* Rings from before HCRST are forgotten */
+    qxhci_start(x, x->max_intrs);
     qxhci_start(x, 3);
     qxhci_device_init(x, &dev);
     qxhci_drain(x);
@@ -1478,77 +1560,103 @@ static void register_intrs_tests(void)
 
 libqos_init(register_intrs_tests);
 
-/* The controller of the microvm machine, on sysbus */
+/* Controllers on sysbus: microvm's has one line, that of xlnx-zcu102 four */
 
-#define MICROVM_XHCI_IRQ    10
-
-static void assert_irq(QXHCI *x, bool level)
+/* Asserts that line @high is high, or none for -1, and the others are low */
+static void assert_lines(QXHCI *x, int high)
 {
     qxhci_step(x, 20);
-    g_assert_cmpint(qtest_get_irq(x->sysbus_qts, MICROVM_XHCI_IRQ), ==, level);
+    for (int line = 0; line < x->max_intrs; line++) {
+        g_assert_cmpint(qtest_get_irq(x->sysbus_qts, x->sysbus_irq + line), ==,
+                        line == high);
+    }
 }
 
-static void test_sysbus(void *obj, void *data, QGuestAllocator *alloc)
+static void test_lines(void *obj, void *data, QGuestAllocator *alloc)
 {
     QXHCI *x = obj;
     QTestState *qts = x->sysbus_qts;
     QXHCIDevice dev;
     uint64_t trb;
 
-    qtest_irq_intercept_in(qts, "ioapic");
-    g_assert_cmpuint(x->max_intrs, ==, 1);
-    qxhci_start(x, 1);
+    qtest_irq_intercept_in(qts, x->sysbus_intc);
+    qxhci_start(x, x->max_intrs);
     qxhci_device_init(x, &dev);
     qxhci_drain(x);
-    assert_irq(x, false);
+    assert_lines(x, -1);
 
-    /* 4.17.1: with a single interrupter, the target is ignored */
-    for (unsigned int target = 0; target < 3; target++) {
+    for (unsigned int target = 0; target < 4; target++) {
+        /* 4.17.1: with a single interrupter, the target is ignored */
+        unsigned int ring = x->max_intrs > 1 ? target : 0;
+
         trb = qxhci_submit_get_descriptor(x, &dev, target);
-        take_event(x, &dev, 0, trb);
-        assert_irq(x, true);
-        qxhci_ack(x, 0);
-        assert_irq(x, false);
+        take_event(x, &dev, ring, trb);
+        assert_lines(x, ring);
+        qxhci_ack(x, ring);
+        assert_lines(x, -1);
+
+        /* The line follows IE, INTE and IP */
+        trb = qxhci_submit_get_descriptor(x, &dev, target);
+        take_event(x, &dev, ring, trb);
+        assert_lines(x, ring);
+        set_ie(x, ring, false);
+        assert_lines(x, -1);
+        set_ie(x, ring, true);
+        assert_lines(x, ring);
+        set_inte(x, 0, false);
+        assert_lines(x, -1);
+        set_inte(x, 0, true);
+        assert_lines(x, ring);
+        qxhci_ack(x, ring);
+        assert_lines(x, -1);
+
+        /* An event that comes while IE is clear */
+        set_ie(x, ring, false);
+        trb = qxhci_submit_get_descriptor(x, &dev, target);
+        assert_lines(x, -1);
+        set_ie(x, ring, true);
+        assert_lines(x, ring);
+        take_event(x, &dev, ring, trb);
+        qxhci_ack(x, ring);
+        assert_lines(x, -1);
     }
+}
 
-    /* The line follows IE, INTE and IP */
-    trb = qxhci_submit_get_descriptor(x, &dev, 0);
-    take_event(x, &dev, 0, trb);
-    assert_irq(x, true);
-    qxhci_intr_write(x, 0, QXHCI_IMAN, 0);
-    assert_irq(x, false);
-    qxhci_intr_write(x, 0, QXHCI_IMAN, QXHCI_IMAN_IE);
-    assert_irq(x, true);
-    set_inte(x, 0, false);
-    assert_irq(x, false);
-    set_inte(x, 0, true);
-    assert_irq(x, true);
-    qxhci_ack(x, 0);
-    assert_irq(x, false);
+/* The lines are low after either kind of reset */
+static void test_lines_reset(void *obj, void *data, QGuestAllocator *alloc)
+{
+    QXHCI *x = obj;
+    QTestState *qts = x->sysbus_qts;
+    unsigned int ring = x->max_intrs - 1;
+    QXHCIDevice dev;
 
-    /* It is low after either kind of reset */
-    qxhci_submit_get_descriptor(x, &dev, 0);
-    assert_irq(x, true);
-    qxhci_oper_write(x, QXHCI_USBCMD, QXHCI_USBCMD_HCRST);
-    assert_irq(x, false);
-
-    qxhci_start(x, 1);
-    qxhci_device_init(x, &dev);
-    qxhci_drain(x);
-    qxhci_submit_get_descriptor(x, &dev, 0);
-    assert_irq(x, true);
-    qtest_qmp_assert_success(qts, "{ 'execute': 'system_reset' }");
-    qtest_qmp_eventwait(qts, "RESET");
-    assert_irq(x, false);
+    qtest_irq_intercept_in(qts, x->sysbus_intc);
+    for (int system = 0; system <= 1; system++) {
+        qxhci_start(x, x->max_intrs);
+        qxhci_device_init(x, &dev);
+        qxhci_drain(x);
+        qxhci_submit_get_descriptor(x, &dev, ring);
+        assert_lines(x, ring);
+        if (system) {
+            qtest_qmp_assert_success(qts, "{ 'execute': 'system_reset' }");
+            qtest_qmp_eventwait(qts, "RESET");
+        } else {
+            qxhci_oper_write(x, QXHCI_USBCMD, QXHCI_USBCMD_HCRST);
+        }
+        assert_lines(x, -1);
+    }
     qos_invalidate_command_line();
 }
 
 static void register_sysbus_tests(void)
 {
-    qos_add_test("microvm", "xhci-sysbus", test_sysbus,
-                 &(QOSGraphTestOptions) {
-        .edge.after_cmd_line = "-device usb-kbd",
-    });
+    /* xlnx-zcu102 has another controller, with usb-bus.1 */
+    QOSGraphTestOptions opts = {
+        .edge.after_cmd_line = "-device usb-kbd,bus=usb-bus.0",
+    };
+
+    qos_add_test("lines", "xhci-sysbus", test_lines, &opts);
+    qos_add_test("lines-reset", "xhci-sysbus", test_lines_reset, &opts);
 }
 
 libqos_init(register_sysbus_tests);

@@ -17,6 +17,7 @@
 
 #include "qemu/osdep.h"
 #include "hw/pci/pci_regs.h"
+#include "qemu/bswap.h"
 #include "qemu/cutils.h"
 #include "libqtest.h"
 #include "libqos/libqos.h"

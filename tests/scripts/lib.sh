@@ -121,8 +121,11 @@ fake_repo() {
     REPO=$T/repo
     mkdir -p "$REPO"/{patches/v10.0,patches/v7.2}
     cp -r "$ROOT/scripts" "$ROOT/.gitignore" "$REPO/"
-    # Made on what fake_tree has.
-    sed -i 's/ 10\.0\.[0-9]*$/ 10.0.5/; s/ 7\.2\.[0-9]*$/ 7.2.5/' "$REPO/scripts/bases"
+    cat >"$REPO/scripts/bases" <<'EOF'
+# BASE EXACT NEAR SUITE MADE COMMIT
+v7.2   7.2   8.0,8.1 bookworm 7.2.5  -
+v10.0  10.0  10.1    trixie   10.0.5 -
+EOF
     fake_qemu "$tree" 10.0.5
     git -C "$tree" tag base
     sed -i 's|.* line 20 .*|/* line 20, patched */|' "$tree/hw/usb/hcd-xhci.c"

@@ -14,11 +14,7 @@
 #include "xhci.h"
 
 #define MICROVM_XHCI_BASE   0xfe900000
-
-typedef struct QSysbusXHCI {
-    QOSGraphObject obj;
-    QXHCI xhci;
-} QSysbusXHCI;
+#define MICROVM_XHCI_IRQ    10
 
 typedef struct QMicrovmMachine {
     QOSGraphObject obj;
@@ -26,22 +22,11 @@ typedef struct QMicrovmMachine {
     QSysbusXHCI xhci;
 } QMicrovmMachine;
 
-static void *sysbus_xhci_get_driver(void *obj, const char *interface)
-{
-    QSysbusXHCI *s = obj;
-
-    if (!g_strcmp0(interface, "xhci-sysbus")) {
-        return &s->xhci;
-    }
-    fprintf(stderr, "%s not present in sysbus-xhci\n", interface);
-    g_assert_not_reached();
-}
-
 static void microvm_destructor(QOSGraphObject *obj)
 {
     QMicrovmMachine *machine = (QMicrovmMachine *)obj;
 
-    qxhci_free(&machine->xhci.xhci);
+    qos_free_sysbus_xhci(&machine->xhci);
     alloc_destroy(&machine->alloc);
 }
 
@@ -76,9 +61,8 @@ static void *qos_create_machine_microvm(QTestState *qts)
     machine->obj.destructor = microvm_destructor;
     pc_alloc_init(&machine->alloc, qts, ALLOC_NO_FLAGS);
 
-    machine->xhci.obj.get_driver = sysbus_xhci_get_driver;
-    qxhci_init_sysbus(&machine->xhci.xhci, qts, MICROVM_XHCI_BASE,
-                      &machine->alloc);
+    qos_init_sysbus_xhci(&machine->xhci, qts, MICROVM_XHCI_BASE, "ioapic",
+                         MICROVM_XHCI_IRQ, &machine->alloc);
 
     return &machine->obj;
 }
@@ -92,9 +76,6 @@ static void microvm_machine_register_nodes(void)
     qos_node_create_machine_args("x86_64/microvm", qos_create_machine_microvm,
                                  " -machine usb=on");
     qos_node_contains("x86_64/microvm", "sysbus-xhci", NULL);
-
-    qos_node_create_driver("sysbus-xhci", NULL);
-    qos_node_produces("sysbus-xhci", "xhci-sysbus");
 }
 
 libqos_init(microvm_machine_register_nodes);

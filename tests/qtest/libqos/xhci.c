@@ -670,14 +670,45 @@ void qxhci_init(QXHCI *x, QPCIBus *bus, int devfn, QGuestAllocator *alloc)
     qxhci_enable(x);
 }
 
-void qxhci_init_sysbus(QXHCI *x, QTestState *qts, uint64_t addr,
-                       QGuestAllocator *alloc)
+static void *sysbus_xhci_get_driver(void *obj, const char *interface)
 {
-    memset(x, 0, sizeof(*x));
-    x->sysbus_qts = qts;
-    x->sysbus_addr = addr;
-    qxhci_attach(x, alloc);
-    qxhci_enable(x);
+    QSysbusXHCI *s = obj;
+
+    if (!g_strcmp0(interface, "xhci-sysbus")) {
+        return &s->xhci;
+    }
+    fprintf(stderr, "%s not present in sysbus-xhci\n", interface);
+    g_assert_not_reached();
+}
+
+static void sysbus_xhci_start_hw(QOSGraphObject *obj)
+{
+    QSysbusXHCI *s = (QSysbusXHCI *)obj;
+
+    qxhci_attach(&s->xhci, s->xhci.alloc);
+    qxhci_enable(&s->xhci);
+}
+
+void qos_init_sysbus_xhci(QSysbusXHCI *s, QTestState *qts, uint64_t addr,
+                          const char *intc, unsigned int irq,
+                          QGuestAllocator *alloc)
+{
+    s->obj.get_driver = sysbus_xhci_get_driver;
+    s->obj.start_hw = sysbus_xhci_start_hw;
+    s->xhci = (QXHCI) {
+        .sysbus_qts = qts,
+        .sysbus_addr = addr,
+        .sysbus_intc = intc,
+        .sysbus_irq = irq,
+        .alloc = alloc,
+    };
+}
+
+void qos_free_sysbus_xhci(QSysbusXHCI *s)
+{
+    if (s->xhci.allocated) {
+        qxhci_free(&s->xhci);
+    }
 }
 
 /* qgraph */
@@ -756,6 +787,9 @@ static void qxhci_register_nodes(void)
         qos_node_produces(types[i].name, "xhci");
         qos_node_produces(types[i].name, "pci-device");
     }
+
+    qos_node_create_driver("sysbus-xhci", NULL);
+    qos_node_produces("sysbus-xhci", "xhci-sysbus");
 }
 
 libqos_init(qxhci_register_nodes);

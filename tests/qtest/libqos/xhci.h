@@ -60,6 +60,8 @@
 
 /* Completion Codes, 6.4.5 */
 #define QXHCI_CC_SUCCESS        1
+#define QXHCI_CC_STALL          6
+#define QXHCI_CC_SHORT_PACKET   13
 
 #define QXHCI_TRB_TYPE(trb)     extract32((trb)->control, 10, 6)
 #define QXHCI_TRB_SLOT(trb)     extract32((trb)->control, 24, 8)
@@ -108,6 +110,9 @@ typedef struct QXHCI {
     /* Controllers on sysbus have these instead */
     QTestState *sysbus_qts;
     uint64_t sysbus_addr;
+    /* QOM path of the interrupt controller, and its input for line 0 */
+    const char *sysbus_intc;
+    unsigned int sysbus_irq;
 
     QGuestAllocator *alloc;
     /* What was allocated since qxhci_start() */
@@ -126,6 +131,12 @@ typedef struct QXHCI {
     /* Where MSI and MSI-X messages go, one dword for each MSI-X vector */
     uint64_t msg;
 } QXHCI;
+
+/* A controller that a machine has on sysbus */
+typedef struct QSysbusXHCI {
+    QOSGraphObject obj;
+    QXHCI xhci;
+} QSysbusXHCI;
 
 /* A USB device, and the endpoints of it that the driver uses */
 typedef struct QXHCIDevice {
@@ -146,9 +157,20 @@ typedef struct QXHCIDevice {
  */
 void qxhci_init(QXHCI *x, QPCIBus *bus, int devfn, QGuestAllocator *alloc);
 
-/** qxhci_init_sysbus(): use the controller at @addr, which is not on PCI */
-void qxhci_init_sysbus(QXHCI *x, QTestState *qts, uint64_t addr,
-                       QGuestAllocator *alloc);
+/**
+ * qos_init_sysbus_xhci(): the node "sysbus-xhci", for the machine to contain
+ * @addr: of the capability registers
+ * @intc: QOM path of the interrupt controller
+ * @irq: input of it that line 0 is connected to; the others follow
+ *
+ * The controller itself is looked at only if the node is used.
+ */
+void qos_init_sysbus_xhci(QSysbusXHCI *s, QTestState *qts, uint64_t addr,
+                          const char *intc, unsigned int irq,
+                          QGuestAllocator *alloc);
+
+/** qos_free_sysbus_xhci(): to be called before @alloc goes */
+void qos_free_sysbus_xhci(QSysbusXHCI *s);
 
 /** qxhci_free(): free all guest memory that @x uses */
 void qxhci_free(QXHCI *x);
