@@ -135,6 +135,15 @@ static void start(QXHCI *x, QXHCIDevice *dev, const Setup *s)
     assert_quiet(x);
 }
 
+/* Presses or releases a key of the keyboard that start() set up */
+static void send_key(QXHCI *x, bool down)
+{
+    qtest_qmp_assert_success(x->pdev.bus->qts,
+        "{ 'execute': 'input-send-event', 'arguments': { 'events': ["
+        "  { 'type': 'key', 'data': { 'down': %i, 'key':"
+        "    { 'type': 'qcode', 'data': 'a' } } } ] } }", down);
+}
+
 static void add_xhci_test(const char *name, const Setup *s, QOSTestFunc func,
                           const void *arg)
 {
@@ -229,10 +238,7 @@ static void test_key(void *obj, void *data, QGuestAllocator *alloc)
                                    false);
         assert_quiet(x);
 
-        qtest_qmp_assert_success(qts,
-            "{ 'execute': 'input-send-event', 'arguments': { 'events': ["
-            "  { 'type': 'key', 'data': { 'down': %i, 'key':"
-            "    { 'type': 'qcode', 'data': 'a' } } } ] } }", down);
+        send_key(x, down);
         take_event(x, &dev, ring_of(s, 1), trb);
         assert_signalled(x, s, ring_of(s, 1));
         qxhci_ack(x, ring_of(s, 1));
@@ -1095,7 +1101,6 @@ static void test_bei(void *obj, void *data, QGuestAllocator *alloc)
 {
     QXHCI *x = obj;
     const DueTest *t = data;
-    QTestState *qts = x->pdev.bus->qts;
     unsigned int ring = ring_of(t->setup, t->intr);
     QXHCIDevice dev;
     uint64_t trb[2];
@@ -1110,10 +1115,7 @@ static void test_bei(void *obj, void *data, QGuestAllocator *alloc)
     for (int down = 1; down >= 0; down--) {
         trb[!down] = qxhci_submit_intr_in(x, &dev, KBD_EP, KBD_REPORT_SIZE,
                                           t->intr, down);
-        qtest_qmp_assert_success(qts,
-            "{ 'execute': 'input-send-event', 'arguments': { 'events': ["
-            "  { 'type': 'key', 'data': { 'down': %i, 'key':"
-            "    { 'type': 'qcode', 'data': 'a' } } } ] } }", down);
+        send_key(x, down);
         if (down) {
             QXHCITrb ev;
 
@@ -1133,7 +1135,6 @@ static void test_bei_failed(void *obj, void *data, QGuestAllocator *alloc)
 {
     QXHCI *x = obj;
     const DueTest *t = data;
-    QTestState *qts = x->pdev.bus->qts;
     unsigned int ring = ring_of(t->setup, t->intr);
     QXHCIDevice dev;
     QXHCITrb ev;
@@ -1148,10 +1149,7 @@ static void test_bei_failed(void *obj, void *data, QGuestAllocator *alloc)
 
     trb = qxhci_submit_intr_in(x, &dev, KBD_EP, 2 * KBD_REPORT_SIZE, t->intr,
                                true);
-    qtest_qmp_assert_success(qts,
-        "{ 'execute': 'input-send-event', 'arguments': { 'events': ["
-        "  { 'type': 'key', 'data': { 'down': true, 'key':"
-        "    { 'type': 'qcode', 'data': 'a' } } } ] } }");
+    send_key(x, true);
     qxhci_event_wait(x, ring, &ev);
     g_assert_cmphex(ev.parameter, ==, trb);
     g_assert_cmpuint(QXHCI_TRB_CC(&ev), ==, QXHCI_CC_SHORT_PACKET);
@@ -1329,9 +1327,21 @@ static void test_masked_switch(void *obj, void *data, QGuestAllocator *alloc)
                     0);
 }
 
+/* Unmasks @ring: its message comes, for the event at @trb, which is served */
+static void assert_message_left(QXHCI *x, QXHCIDevice *dev, unsigned int ring,
+                                uint64_t trb)
+{
+    assert_not_signalled(x);
+    qxhci_msix_mask(x, ring, false);
+    assert_signalled(x, &msix_mode, ring);
+    take_event(x, dev, ring, trb);
+    qxhci_ack(x, ring);
+    assert_quiet(x);
+}
+
 /*
- * A guest that masks a vector and polls: no
- * message for what it has served, but one for what it left (PCI 3.0, 6.8.3.2)
+ * A guest that masks a vector and polls gets no message for what it has
+ * served, but one for what it left (PCI 3.0, 6.8.3.2)
  */
 static void test_masked_polled(void *obj, void *data, QGuestAllocator *alloc)
 {
@@ -1360,12 +1370,7 @@ static void test_masked_polled(void *obj, void *data, QGuestAllocator *alloc)
     trb[1] = qxhci_submit_get_descriptor(x, &dev, *ring);
     take_event(x, &dev, *ring, trb[0]);
     qxhci_write_erdp(x, *ring, true);
-    assert_not_signalled(x);
-    qxhci_msix_mask(x, *ring, false);
-    assert_signalled(x, &msix_mode, *ring);
-    take_event(x, &dev, *ring, trb[1]);
-    qxhci_ack(x, *ring);
-    assert_quiet(x);
+    assert_message_left(x, &dev, *ring, trb[1]);
 
     /* All served, but EHB not cleared: the guest waits for the interrupt */
     qxhci_msix_mask(x, *ring, true);
@@ -1373,12 +1378,7 @@ static void test_masked_polled(void *obj, void *data, QGuestAllocator *alloc)
     take_event(x, &dev, *ring, trb[0]);
     qxhci_write_erdp(x, *ring, false);
     trb[1] = qxhci_submit_get_descriptor(x, &dev, *ring);
-    assert_not_signalled(x);
-    qxhci_msix_mask(x, *ring, false);
-    assert_signalled(x, &msix_mode, *ring);
-    take_event(x, &dev, *ring, trb[1]);
-    qxhci_ack(x, *ring);
-    assert_quiet(x);
+    assert_message_left(x, &dev, *ring, trb[1]);
 
     /* From before HCRST */
     qxhci_msix_mask(x, *ring, true);
