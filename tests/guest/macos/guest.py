@@ -90,6 +90,17 @@ def make_disk(path, size, seed):
     return f"{zlib.crc32(content):x}"
 
 
+class Files:
+    """What guests are started with, in a folder that takes their logs, too."""
+
+    def __init__(self, directory, size, seed):
+        self.dir = directory
+        self.elf = build(directory)
+        self.disk = os.path.join(directory, "disk.raw")
+        self.size = size
+        self.crc = make_disk(self.disk, size, seed)
+
+
 class Input:
     """A key or a pointer move: what is sent, and what becomes of it."""
 
