@@ -224,8 +224,19 @@ new_tree() {
 
 tree_is_clean() { [[ -z $(tree_git status --porcelain) ]]; }
 
-# A build that checks out older commits notes it, so that an interrupted one
-# can be put right here.
+# check_out COMMIT: in a tree without changes. It is put back on its branch,
+# whatever happens.
+check_out() {
+    if [[ ! -e $TREE/.git/scripts-detached ]]; then
+        tree_is_clean || die "$TREE has uncommitted changes: commit or remove them first"
+        tree_git symbolic-ref -q --short HEAD >"$TREE/.git/scripts-detached" ||
+            tree_git rev-parse HEAD >"$TREE/.git/scripts-detached"
+        at_exit settle_tree
+    fi
+    tree_git checkout -q --detach "$1"
+}
+
+# check_out notes what it does, so that an interrupted run can be put right here.
 settle_tree() {
     local mark=$TREE/.git/scripts-detached
     [[ -e $mark ]] || return 0
