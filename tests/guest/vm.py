@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A QEMU process, its QMP monitor and the line to the guest's /init."""
 
+import contextlib
 import json
 import os
 import select
 import shlex
+import signal
 import socket
 import subprocess
 import time
@@ -40,6 +42,13 @@ class Lines:
             self.buffer += data
         line, _, self.buffer = self.buffer.partition(b"\n")
         return line.decode("utf-8", "replace").rstrip("\r")
+
+    def go_on(self, sock):
+        """With another socket, as soon as this one is read to its end."""
+        while data := self.sock.recv(65536):
+            self.buffer += data
+        self.sock.close()
+        self.sock = sock
 
     def put(self, line):
         try:
@@ -91,59 +100,64 @@ def query(qemu, *args):
     return text
 
 
-class VM:
-    """The guest, from start() to close()."""
+class Qemu:
+    """A QEMU with a QMP monitor and a serial console, from start() to close().
+
+    After save() and restore() another process runs the same guest.
+    """
 
     def __init__(self, argv, logdir):
         self.serial = os.path.join(logdir, "serial.log")
         self.stderr = os.path.join(logdir, "qemu.log")
-        self.talk = os.path.join(logdir, "control.log")
         self.argv = argv
         self.proc = None
-        self.inputs = []     # (source, label, fields) as the guest saw them
         self.qmp_events = []
-        self._log = None
-        self._socks = []
         self._killed = False
 
-    def start(self):
+    def start(self, incoming=None):
         if self._killed:
             raise Dead("interrupted")
         # Connected pairs: no socket path that is too long or left behind.
         qmp, qmp_far = socket.socketpair()
-        line, line_far = socket.socketpair()
-        self._socks = [qmp, line]
         serial = self.serial.replace(",", ",,")
-        self.argv += [
-            "-chardev", f"socket,id=qmp,fd={qmp_far.fileno()}",
-            "-mon", "chardev=qmp,mode=control",
-            "-chardev", f"file,id=console,path={serial}",
-            "-serial", "chardev:console",
-            "-chardev", f"socket,id=line,fd={line_far.fileno()}",
-            "-serial", "chardev:line",
-        ]
-        self._log = open(self.talk, "w", encoding="utf-8")
-        with qmp_far, line_far, open(self.stderr, "wb") as err:
-            err.write(shlex.join(self.argv).encode() + b"\n")
-            err.flush()
-            try:
-                self.proc = subprocess.Popen(
-                    self.argv, stdin=subprocess.DEVNULL, stdout=err,
-                    stderr=err, pass_fds=(qmp_far.fileno(),
-                                          line_far.fileno()))
-            except OSError as e:
-                raise Dead(f"cannot run {self.argv[0]}: {e}") from e
+        with contextlib.ExitStack() as stack:
+            far = [stack.enter_context(qmp_far)]
+            argv = [*self.argv,
+                    "-chardev", f"socket,id=qmp,fd={qmp_far.fileno()}",
+                    "-mon", "chardev=qmp,mode=control",
+                    "-chardev", f"file,id=console,path={serial},append=on",
+                    "-serial", "chardev:console"]
+            for name, sock in self.far_ends().items():
+                far.append(stack.enter_context(sock))
+                argv += ["-chardev", f"socket,id={name},fd={sock.fileno()}",
+                         "-serial", f"chardev:{name}"]
+            if incoming:
+                argv += ["-incoming", f"exec:cat {shlex.quote(incoming)}"]
+            with open(self.stderr, "ab") as err:
+                err.write(shlex.join(argv).encode() + b"\n")
+                err.flush()
+                self._said = err.tell()
+                try:
+                    self.proc = subprocess.Popen(
+                        argv, stdin=subprocess.DEVNULL, stdout=err,
+                        stderr=err, pass_fds=[s.fileno() for s in far])
+                except OSError as e:
+                    raise Dead(f"cannot run {argv[0]}: {e}") from e
         self._qmp = Lines(qmp, "QMP")
-        self._line = Lines(line, "the guest's control line")
         try:
             self._qmp_message("QMP", QMP_TIMEOUT)
             self.qmp("qmp_capabilities")
         except Failure as e:
             raise Dead(f"QEMU does not start: {self.last_words()}") from e
 
+    def far_ends(self):
+        """{name: QEMU's end} of further serial ports, for a new process."""
+        return {}
+
     def last_words(self):
-        with open(self.stderr, encoding="utf-8", errors="replace") as f:
-            lines = f.read().strip().split("\n")[1:]
+        with open(self.stderr, "rb") as f:
+            f.seek(self._said)
+            lines = f.read().decode("utf-8", "replace").strip().split("\n")
         return " / ".join(filter(None, lines[:5])) or "no message"
 
     # QMP
@@ -168,6 +182,117 @@ class VM:
         if "error" in reply:
             raise Failure(f"QMP {command}: {reply['error']['desc']}")
         return reply["return"]
+
+    def wait_event(self, name, since, timeout=QMP_TIMEOUT):
+        """Until one of this name comes after the first SINCE events."""
+        deadline = time.monotonic() + timeout
+        while not any(e["event"] == name for e in self.qmp_events[since:]):
+            self._qmp_message("event", deadline - time.monotonic())
+
+    # Another process
+
+    def save(self, path):
+        """The state into a file; then this process ends."""
+        self.qmp("stop")
+        self.qmp("migrate", uri=f"exec:cat >{shlex.quote(path)}")
+        deadline = time.monotonic() + QMP_TIMEOUT
+        while True:
+            status = self.qmp("query-migrate").get("status")
+            if status == "completed":
+                break
+            if status in ("failed", "cancelled") or \
+                    time.monotonic() >= deadline:
+                raise Failure(f"the state is not saved: {status}")
+            time.sleep(.05)
+        self._qmp.put('{"execute": "quit"}')
+        self.proc.wait(EXIT_TIMEOUT)
+        self._qmp.sock.close()
+
+    def restore(self, path):
+        """A new process goes on with the state."""
+        self.start(incoming=path)
+        deadline = time.monotonic() + QMP_TIMEOUT
+        try:
+            while self.qmp("query-status")["status"] == "inmigrate":
+                if time.monotonic() >= deadline:
+                    raise Dead("the state is not loaded")
+                time.sleep(.05)
+            self.qmp("cont")
+        except Dead as e:
+            raise Dead(f"QEMU {self.ending()} when it loads the state: "
+                       f"{self.last_words()}") from e
+
+    # The end
+
+    def ending(self):
+        """How a process that is about to end, or has, does that."""
+        try:
+            status = self.proc.wait(EXIT_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            return "hangs"
+        if status == -signal.SIGABRT:
+            return "aborts"
+        if status < 0:
+            return f"is ended by {signal.Signals(-status).name}"
+        return f"exits with status {status}"
+
+    def wait_exit(self):
+        """(reason QEMU gives, its exit status), once it exits."""
+        try:
+            status = self.proc.wait(EXIT_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise Dead(f"QEMU still runs {EXIT_TIMEOUT} s after the guest "
+                       "was told to power off") from None
+        deadline = time.monotonic() + QMP_TIMEOUT
+        try:
+            while True:
+                self._qmp_message("event", deadline - time.monotonic())
+        except Dead:
+            pass
+        reasons = [e["data"].get("reason") for e in self.qmp_events
+                   if e["event"] == "SHUTDOWN"]
+        return (reasons[-1] if reasons else "none"), status
+
+    def console(self):
+        """What came on the first serial port, in lines."""
+        with open(self.serial, encoding="utf-8", errors="replace") as f:
+            return f.read().replace("\r", "").split("\n")
+
+    def kill(self):
+        """From any thread; the one that talks to QEMU sees it go."""
+        self._killed = True
+        if self.proc and self.proc.poll() is None:
+            self.proc.kill()
+
+    def close(self):
+        self.kill()
+        if self.proc:
+            self.proc.wait()
+            self._qmp.sock.close()
+
+
+class VM(Qemu):
+    """A guest with our /init, which takes commands on the second port."""
+
+    def __init__(self, argv, logdir):
+        super().__init__(argv, logdir)
+        self.talk = os.path.join(logdir, "control.log")
+        self.inputs = []     # (source, label, fields) as the guest saw them
+        self._log = None
+        self._line = None
+
+    def start(self, incoming=None):
+        if not self._log:
+            self._log = open(self.talk, "w", encoding="utf-8")
+        super().start(incoming)
+
+    def far_ends(self):
+        line, far = socket.socketpair()
+        if self._line:
+            self._line.go_on(line)
+        else:
+            self._line = Lines(line, "the guest's control line")
+        return {"line": far}
 
     # The control line
 
@@ -271,41 +396,18 @@ class VM:
         """Tell the guest to; (reason QEMU gives, its exit status)."""
         self._log.write("# poweroff -f\n")
         self._line.put("poweroff -f")
-        try:
-            status = self.proc.wait(EXIT_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            raise Dead(f"QEMU still runs {EXIT_TIMEOUT} s after the guest "
-                       "was told to power off") from None
+        reason, status = self.wait_exit()
         deadline = time.monotonic() + QMP_TIMEOUT
-        try:
-            while True:
-                self._qmp_message("event", deadline - time.monotonic())
-        except Dead:
-            pass
         try:    # what the guest still said before it went
             while True:
                 self._guest_line(deadline)
         except (Dead, TimeoutError):
             pass
-        reasons = [e["data"].get("reason") for e in self.qmp_events
-                   if e["event"] == "SHUTDOWN"]
-        return (reasons[-1] if reasons else "none"), status
-
-    def kernel_log(self):
-        with open(self.serial, encoding="utf-8", errors="replace") as f:
-            return f.read().replace("\r", "").split("\n")
-
-    def kill(self):
-        """From any thread; the one that talks to QEMU sees it go."""
-        self._killed = True
-        if self.proc and self.proc.poll() is None:
-            self.proc.kill()
+        return reason, status
 
     def close(self):
-        self.kill()
-        if self.proc:
-            self.proc.wait()
-        for sock in self._socks:
-            sock.close()
+        super().close()
+        if self._line:
+            self._line.sock.close()
         if self._log:
             self._log.close()
