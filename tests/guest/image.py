@@ -14,6 +14,7 @@ import zlib
 # What the guest loads; the rest follows from the modules' own dependencies.
 MODULES = ["xhci_pci", "usbhid", "hid_generic", "evdev", "usb_storage",
            "sd_mod"]
+OPTIONS = {"usb_storage": "delay_use=0"}    # seconds before it looks
 
 
 class ImageError(Exception):
@@ -168,6 +169,7 @@ def build_initramfs(out, vmlinuz, busybox):
             cpio.add("init", stat.S_IFREG | 0o755, b.read())
         for name, content in modules:
             cpio.add(f"modules/{name}.ko", stat.S_IFREG | 0o644, content)
-        order = "".join(f"{name}.ko\n" for name, _ in modules)
+        order = "".join(f"{name}.ko {OPTIONS.get(name, '')}".rstrip() + "\n"
+                        for name, _ in modules)
         cpio.add("modules/order", stat.S_IFREG | 0o644, order.encode())
         cpio.add("TRAILER!!!", 0)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Guests that each go through a fixed list of TAP points."""
 
+import collections
 import concurrent.futures
 import contextlib
 import os
@@ -9,7 +10,7 @@ import shutil
 import sys
 import time
 
-from vm import Dead, Failure
+from vm import Dead, Failure, Gone
 
 
 class Scenario:
@@ -24,6 +25,7 @@ class Scenario:
         os.mkdir(self.logdir)
         self.results = {}   # point: (ok, [diagnostic, ...])
         self.notes = []
+        self.took = collections.Counter()
         self.vm = None
 
     def scenario(self):
@@ -35,17 +37,27 @@ class Scenario:
     def logs(self):
         return f"console: {self.vm.serial}; beside it qemu.log"
 
+    def post_mortem(self):
+        """What to say when QEMU has ended by itself."""
+        return [f"QEMU {self.vm.ending()}: {self.vm.last_words()}"]
+
     @contextlib.contextmanager
     def point(self, name):
         """The body decides this point; only Dead ends the whole boot."""
+        start = time.monotonic()
         try:
             yield
         except Failure as e:
-            self.results[name] = (False, str(e).split("\n"))
+            said = str(e).split("\n")
+            if isinstance(e, Gone):
+                said += self.post_mortem()
+            self.results[name] = (False, said)
             if isinstance(e, Dead):
                 raise
         else:
             self.results.setdefault(name, (True, []))
+        finally:
+            self.took[name] += time.monotonic() - start
 
     def run(self):
         start = time.monotonic()
@@ -55,7 +67,9 @@ class Scenario:
             pass
         finally:
             self.vm.close()
-        self.notes.append(f"{self.name}: {time.monotonic() - start:.0f} s")
+        self.notes.append(
+            f"{self.name}: {time.monotonic() - start:.0f} s ("
+            + ", ".join(f"{p} {t:.1f}" for p, t in self.took.items()) + ")")
         return self
 
     def ok(self):

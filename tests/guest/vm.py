@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A QEMU process, its QMP monitor and the line to the guest's /init."""
 
+import collections
 import contextlib
 import json
 import os
@@ -18,6 +19,10 @@ class Failure(Exception):
 
 class Dead(Failure):
     """QEMU or the guest no longer answers: nothing more can be tested."""
+
+
+class Gone(Dead):
+    """QEMU has ended; ending() and last_words() say how."""
 
 
 class Lines:
@@ -38,15 +43,16 @@ class Lines:
             except ConnectionError:
                 data = b""
             if not data:
-                raise Dead(f"{self.what} closed: QEMU is gone")
+                raise Gone(f"{self.what} closed: QEMU is gone")
             self.buffer += data
         line, _, self.buffer = self.buffer.partition(b"\n")
         return line.decode("utf-8", "replace").rstrip("\r")
 
     def go_on(self, sock):
         """With another socket, as soon as this one is read to its end."""
-        while data := self.sock.recv(65536):
-            self.buffer += data
+        with contextlib.suppress(ConnectionError):
+            while data := self.sock.recv(65536):
+                self.buffer += data
         self.sock.close()
         self.sock = sock
 
@@ -54,7 +60,7 @@ class Lines:
         try:
             self.sock.sendall(line.encode() + b"\n")
         except OSError as e:
-            raise Dead(f"{self.what}: {e}") from e
+            raise Gone(f"{self.what}: {e}") from e
 
 
 # Bounds, not delays: nothing waits longer than it takes.  A loaded machine
@@ -183,17 +189,26 @@ class Qemu:
             raise Failure(f"QMP {command}: {reply['error']['desc']}")
         return reply["return"]
 
-    def wait_event(self, name, since, timeout=QMP_TIMEOUT):
-        """Until one of this name comes after the first SINCE events."""
+    def wait_event(self, name, since, timeout=QMP_TIMEOUT, **data):
+        """Until one of this name, with this in its data, comes after the first
+        SINCE events."""
         deadline = time.monotonic() + timeout
-        while not any(e["event"] == name for e in self.qmp_events[since:]):
-            self._qmp_message("event", deadline - time.monotonic())
+        while not any(e["event"] == name
+                      and data.items() <= e.get("data", {}).items()
+                      for e in self.qmp_events[since:]):
+            try:
+                self._qmp_message("event", deadline - time.monotonic())
+            except Gone:
+                raise
+            except Dead:
+                raise Dead(f"QMP: no event {name} in {timeout} s") from None
 
     # Another process
 
     def save(self, path):
         """The state into a file; then this process ends."""
         self.qmp("stop")
+        self.qmp("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
         self.qmp("migrate", uri=f"exec:cat >{shlex.quote(path)}")
         deadline = time.monotonic() + QMP_TIMEOUT
         while True:
@@ -210,15 +225,17 @@ class Qemu:
 
     def restore(self, path):
         """A new process goes on with the state."""
-        self.start(incoming=path)
         deadline = time.monotonic() + QMP_TIMEOUT
         try:
+            self.start(incoming=path)
             while self.qmp("query-status")["status"] == "inmigrate":
                 if time.monotonic() >= deadline:
                     raise Dead("the state is not loaded")
                 time.sleep(.05)
             self.qmp("cont")
         except Dead as e:
+            if not isinstance(e, Gone) and not isinstance(e.__cause__, Gone):
+                raise
             raise Dead(f"QEMU {self.ending()} when it loads the state: "
                        f"{self.last_words()}") from e
 
@@ -271,6 +288,15 @@ class Qemu:
             self._qmp.sock.close()
 
 
+class Answer:
+    """What the guest says to a command; no status as long as it runs."""
+
+    def __init__(self, command):
+        self.command = command
+        self.output = []
+        self.status = None
+
+
 class VM(Qemu):
     """A guest with our /init, which takes commands on the second port."""
 
@@ -280,6 +306,7 @@ class VM(Qemu):
         self.inputs = []     # (source, label, fields) as the guest saw them
         self._log = None
         self._line = None
+        self._answers = collections.deque()     # not complete, in order
 
     def start(self, incoming=None):
         if not self._log:
@@ -297,15 +324,21 @@ class VM(Qemu):
     # The control line
 
     def _guest_line(self, deadline):
-        """The next line that is not an input event; those are kept."""
+        """Take the next line, and return it.
+
+        Input events are kept, and what is part of an answer is put there.
+        """
         line = self._line.get(deadline)
         self._log.write(line + "\n")
         self._log.flush()
         source, *rest = line.split(" ")
-        if source not in ("evdev", "hidraw"):
-            return line
-        self.inputs.append((source, rest[0], rest[1:]))
-        return None
+        if source in ("evdev", "hidraw"):
+            self.inputs.append((source, rest[0], rest[1:]))
+        elif source == "=" and self._answers:
+            self._answers[0].output.append(line[2:])
+        elif source == "." and self._answers:
+            self._answers.popleft().status = int(rest[0])
+        return line
 
     def wait_ready(self):
         deadline = time.monotonic() + BOOT_TIMEOUT
@@ -315,32 +348,24 @@ class VM(Qemu):
         except TimeoutError:
             raise Dead(f"guest not up after {BOOT_TIMEOUT} s") from None
 
-    def command(self, command):
-        """Run a shell command in the guest: (status, [line, ...])."""
-        self._put_command(command)
-        output = []
-        try:
-            return self._answer(time.monotonic() + COMMAND_TIMEOUT,
-                                output), output
-        except TimeoutError:
-            raise Dead(f"guest: no answer to '{command}' in "
-                       f"{COMMAND_TIMEOUT} s") from None
-
-    def _put_command(self, command):
+    def begin(self, command):
+        """Send a shell command; finish() has its answer."""
         self._log.write(f"# {command}\n")
         self._line.put(command)
+        self._answers.append(Answer(command))
+        return self._answers[-1]
 
-    def _answer(self, deadline, output):
-        """Append a command's output to OUTPUT and return its status."""
-        while True:
-            line = self._guest_line(deadline)
-            if line is None:
-                continue
-            mark, _, text = line.partition(" ")
-            if mark == ".":
-                return int(text)
-            if mark == "=":
-                output.append(text)
+    def finish(self, answer):
+        """(status, [line, ...]) of a command, once it has ended."""
+        if not self.wait_until(lambda: answer.status is not None,
+                               COMMAND_TIMEOUT):
+            raise Dead(f"guest: no answer to '{answer.command}' in "
+                       f"{COMMAND_TIMEOUT} s")
+        return answer.status, answer.output
+
+    def command(self, command):
+        """Run a shell command in the guest: (status, [line, ...])."""
+        return self.finish(self.begin(command))
 
     def sleep_command(self, command, asleep):
         """Like command() with one that suspends the guest; this wakes it.
@@ -348,30 +373,22 @@ class VM(Qemu):
         The guest goes to sleep soon after asleep().  A line wakes it, but not
         if it comes too early: then it takes another.
         """
-        self._put_command(command)
+        answer = self.begin(command)
         deadline = time.monotonic() + COMMAND_TIMEOUT
-        output, wake, wakes = [], None, 0
-        while True:
-            try:
-                status = self._answer(time.monotonic() + .1, output)
-                break
-            except TimeoutError:
-                now = time.monotonic()
+        wake, wakes = None, []
+        while not self.wait_until(lambda: answer.status is not None, .1):
+            now = time.monotonic()
             if now >= deadline:
                 raise Dead(f"guest: not back from '{command}' after "
                            f"{COMMAND_TIMEOUT} s")
             if wake is None and asleep():
                 wake = now + 1
             elif wake is not None and now >= wake:
-                self._put_command(":")
-                wakes += 1
+                wakes.append(self.begin(":"))
                 wake = now + 2
-        try:
-            for _ in range(wakes):
-                self._answer(deadline, [])
-        except TimeoutError:
-            raise Dead(f"guest: no answers after '{command}'") from None
-        return status, output
+        for each in wakes:
+            self.finish(each)
+        return answer.status, answer.output
 
     def check_command(self, command):
         status, output = self.command(command)
@@ -380,8 +397,9 @@ class VM(Qemu):
                           + (" / ".join(output) or f"status {status}"))
         return output
 
-    def wait_inputs(self, enough, timeout):
-        """Until enough(); False when the time is up before."""
+    def wait_until(self, enough, timeout):
+        """Until enough(), by what the guest says; False if that is too late.
+        """
         deadline = time.monotonic() + timeout
         while not enough():
             try:
@@ -389,6 +407,27 @@ class VM(Qemu):
             except TimeoutError:
                 return False
         return True
+
+    def reboot(self):
+        """Tell the guest to, once; it is up when this returns."""
+        since, kernels = len(self.qmp_events), self._kernels()
+        self.qmp("set-action", reboot="reset")
+        self._log.write("# reboot -f\n")
+        self._line.put("reboot -f")
+        self.wait_event("RESET", since)
+        # The firmware may reset once more; a panic still has to end it.
+        deadline = time.monotonic() + BOOT_TIMEOUT
+        while self._kernels() <= kernels:
+            if time.monotonic() >= deadline:
+                raise Dead(f"no kernel {BOOT_TIMEOUT} s after the reset")
+            time.sleep(.1)
+            self.qmp("query-status")
+        self.qmp("set-action", reboot="shutdown")
+        self._answers.clear()
+        self.wait_ready()
+
+    def _kernels(self):
+        return sum("] Linux version" in line for line in self.console())
 
     # The end
 
