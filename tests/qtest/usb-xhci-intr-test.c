@@ -207,12 +207,17 @@ static void test_two_targets(void *obj, void *data, QGuestAllocator *alloc)
     assert_signalled(x, s, ring_of(s, 2));
     trb[1] = qxhci_submit_get_descriptor(x, &dev, 1);
     qxhci_step(x, 20);
+    if (s->mapping) {
+        assert_signalled(x, s, 1);
+    } else {
+        /* The guest is busy with ring 0 (EHB): nothing more until it is done */
+        g_assert_true(qxhci_intx(x));
+    }
 
     take_event(x, &dev, ring_of(s, 2), trb[0]);
     take_event(x, &dev, ring_of(s, 1), trb[1]);
     qxhci_ack(x, ring_of(s, 2));
     qxhci_ack(x, ring_of(s, 1));
-    qxhci_take_messages(x);
     assert_quiet(x);
 }
 
@@ -234,8 +239,7 @@ static void test_key(void *obj, void *data, QGuestAllocator *alloc)
     qxhci_drain(x);
 
     for (int down = 1; down >= 0; down--) {
-        trb = qxhci_submit_intr_in(x, &dev, KBD_EP, KBD_REPORT_SIZE, 1,
-                                   false);
+        trb = qxhci_submit_intr_in(x, &dev, KBD_EP, KBD_REPORT_SIZE, 1, 0);
         assert_quiet(x);
 
         send_key(x, down);
@@ -516,7 +520,7 @@ static void assert_after_pci_reset(QXHCI *x, QXHCIDevice *dev, const Setup *s,
     assert_delivery(x, dev, s, 0);
 }
 
-/* HCRST resets the controller but not the PCI function, 4.2: no new mode */
+/* HCRST resets the controller, not the PCI function (5.4.1): no new mode */
 static void test_hcrst(void *obj, void *data, QGuestAllocator *alloc)
 {
     QXHCI *x = obj;
@@ -884,53 +888,92 @@ static void hotplug(QXHCI *x, QXHCIDevice *dev, const HotplugTest *t,
     start(x, dev, t->setup);
 }
 
-static void test_hotplug(void *obj, void *data, QGuestAllocator *alloc)
+/* The line itself: a function that is gone has no status bit */
+static void hotplug_watch_line(QPCIBus *bus)
 {
-    QPCIBus *bus = &((QPCIBusPC *)obj)->bus;
-    const HotplugTest *t = data;
-    bool pin = t->setup->mode == QXHCI_PIN;
     QPCIDevice piix;
-    QXHCI x;
-    QXHCIDevice dev;
 
-    /* Watch the line itself: a function that is gone has no status bit */
     qtest_irq_intercept_in(bus->qts, "ioapic");
     qpci_device_init(&piix, bus, &(QPCIAddress) { .devfn = PIIX_DEVFN });
     for (int pirq = 0; pirq < 4; pirq++) {
         qpci_config_writeb(&piix, PIIX_PIRQ_ROUTE + pirq, PIIX_IRQ);
     }
+}
 
+static void hotplug_eject(QXHCI *x, QPCIBus *bus)
+{
+    qtest_qmp_device_del_send(bus->qts, "xhci");
+    qtest_outl(bus->qts, ACPI_PCIHP_EJECT, 1 << HOTPLUG_SLOT);
+    g_assert_cmphex(qpci_config_readw(&x->pdev, PCI_VENDOR_ID), ==, 0xffff);
+    g_assert_false(qtest_get_irq(bus->qts, PIIX_IRQ));
+}
+
+static void test_hotplug(void *obj, void *data, QGuestAllocator *alloc)
+{
+    QPCIBus *bus = &((QPCIBusPC *)obj)->bus;
+    const HotplugTest *t = data;
+    bool pin = t->setup->mode == QXHCI_PIN;
+    QXHCI x;
+    QXHCIDevice dev;
+
+    hotplug_watch_line(bus);
     for (int i = 0; i < 2; i++) {
         hotplug(&x, &dev, t, bus, alloc);
         assert_delivery(&x, &dev, t->setup, 1);
         leave_pending(&x, &dev, t->setup);
         g_assert_cmpint(qtest_get_irq(bus->qts, PIIX_IRQ), ==, pin);
 
-        qtest_qmp_device_del_send(bus->qts, "xhci");
-        qtest_outl(bus->qts, ACPI_PCIHP_EJECT, 1 << HOTPLUG_SLOT);
-        g_assert_cmphex(qpci_config_readw(&x.pdev, PCI_VENDOR_ID), ==, 0xffff);
-        g_assert_false(qtest_get_irq(bus->qts, PIIX_IRQ));
+        hotplug_eject(&x, bus);
         qxhci_free(&x);
     }
     qos_invalidate_command_line();
 }
 
-static void add_hotplug_test(const char *type, const Setup *s)
+/* A running controller, whose MFINDEX wraps after 2048 ms at the latest */
+static void test_unplug_running(void *obj, void *data, QGuestAllocator *alloc)
+{
+    QPCIBus *bus = &((QPCIBusPC *)obj)->bus;
+    const HotplugTest *t = data;
+    QXHCI x;
+    QXHCIDevice dev;
+
+    hotplug_watch_line(bus);
+    hotplug(&x, &dev, t, bus, alloc);
+    qtest_qmp_device_del(bus->qts, "kbd");
+    qxhci_drain(&x);
+    qxhci_oper_write(&x, QXHCI_USBCMD, QXHCI_USBCMD_RS | QXHCI_USBCMD_INTE |
+                     QXHCI_USBCMD_EWE);
+
+    hotplug_eject(&x, bus);
+    qtest_clock_step(bus->qts, 2100 * 1000 * 1000LL);
+    g_assert_cmphex(qxhci_take_messages(&x), ==, 0);
+    g_assert_false(qtest_get_irq(bus->qts, PIIX_IRQ));
+    qxhci_free(&x);
+    qos_invalidate_command_line();
+}
+
+static void add_hotplug_test(const char *type, const Setup *s,
+                             const char *test, QOSTestFunc func)
 {
     HotplugTest *t = g_new(HotplugTest, 1);
-    g_autofree char *name = g_strdup_printf("%s/hotplug/%s", type, s->name);
+    g_autofree char *name = g_strdup_printf("%s/%s/%s", type, test, s->name);
 
     t->type = type;
     t->setup = s;
-    qos_add_test(name, "pci-bus-pc", test_hotplug,
+    qos_add_test(name, "pci-bus-pc", func,
                  &(QOSGraphTestOptions) { .arg = t });
 }
 
 static void register_hotplug_tests(void)
 {
+    static const char *const types[] = { "nec-usb-xhci", "qemu-xhci" };
+
     for (int i = 0; i < ARRAY_SIZE(modes); i++) {
-        add_hotplug_test("nec-usb-xhci", modes[i]);
-        add_hotplug_test("qemu-xhci", modes[i]);
+        for (int j = 0; j < ARRAY_SIZE(types); j++) {
+            add_hotplug_test(types[j], modes[i], "hotplug", test_hotplug);
+            add_hotplug_test(types[j], modes[i], "unplug-running",
+                             test_unplug_running);
+        }
     }
 }
 
@@ -1114,7 +1157,8 @@ static void test_bei(void *obj, void *data, QGuestAllocator *alloc)
 
     for (int down = 1; down >= 0; down--) {
         trb[!down] = qxhci_submit_intr_in(x, &dev, KBD_EP, KBD_REPORT_SIZE,
-                                          t->intr, down);
+                                          t->intr,
+                                          down ? QXHCI_TRB_BEI : 0);
         send_key(x, down);
         if (down) {
             QXHCITrb ev;
@@ -1148,7 +1192,7 @@ static void test_bei_failed(void *obj, void *data, QGuestAllocator *alloc)
     qxhci_drain(x);
 
     trb = qxhci_submit_intr_in(x, &dev, KBD_EP, 2 * KBD_REPORT_SIZE, t->intr,
-                               true);
+                               QXHCI_TRB_BEI);
     send_key(x, true);
     qxhci_event_wait(x, ring, &ev);
     g_assert_cmphex(ev.parameter, ==, trb);
@@ -1161,12 +1205,41 @@ static void test_bei_failed(void *obj, void *data, QGuestAllocator *alloc)
     qxhci_configure_intr_in(x, &dev, QXHCI_EP_IN(2), KBD_REPORT_SIZE);
     qxhci_drain(x);
     trb = qxhci_submit_intr_in(x, &dev, QXHCI_EP_IN(2), KBD_REPORT_SIZE,
-                               t->intr, true);
+                               t->intr, QXHCI_TRB_BEI);
     qxhci_event_wait(x, ring, &ev);
     g_assert_cmphex(ev.parameter, ==, trb);
     g_assert_cmpuint(QXHCI_TRB_CC(&ev), ==, QXHCI_CC_STALL);
     assert_signalled(x, t->setup, ring);
     qxhci_ack(x, ring);
+    assert_quiet(x);
+}
+
+/* A TD in two TRBs, only the first with BEI: it ends with an interrupt */
+static void test_bei_first(void *obj, void *data, QGuestAllocator *alloc)
+{
+    QXHCI *x = obj;
+    const DueTest *t = data;
+    unsigned int ring = ring_of(t->setup, t->intr);
+    QXHCIDevice dev;
+    QXHCITrb ev;
+    uint64_t trb;
+
+    if (qpci_check_buggy_msi(&x->pdev)) {
+        return;
+    }
+    start(x, &dev, t->setup);
+    qxhci_configure_intr_in(x, &dev, KBD_EP, KBD_REPORT_SIZE);
+    qxhci_drain(x);
+
+    trb = qxhci_submit_intr_in(x, &dev, KBD_EP, KBD_REPORT_SIZE / 2, t->intr,
+                               QXHCI_TRB_CH | QXHCI_TRB_BEI);
+    qxhci_submit_intr_in(x, &dev, KBD_EP, KBD_REPORT_SIZE / 2, t->intr, 0);
+    send_key(x, true);
+    qxhci_event_wait(x, ring, &ev);
+    g_assert_cmphex(ev.parameter, ==, trb);
+    g_assert_cmpuint(QXHCI_TRB_CC(&ev), ==, QXHCI_CC_SUCCESS);
+    assert_signalled(x, t->setup, ring);
+    qxhci_drain(x);
     assert_quiet(x);
 }
 
@@ -1184,6 +1257,7 @@ static void add_due_tests(const Setup *s, unsigned int intr)
         { "polled", test_polled },
         { "bei", test_bei },
         { "bei-failed", test_bei_failed },
+        { "bei-first", test_bei_first },
     };
 
     for (int i = 0; i < ARRAY_SIZE(tests); i++) {
@@ -1341,7 +1415,7 @@ static void assert_message_left(QXHCI *x, QXHCIDevice *dev, unsigned int ring,
 
 /*
  * A guest that masks a vector and polls gets no message for what it has
- * served, but one for what it left (PCI 3.0, 6.8.3.2)
+ * served, but one for what it left (PCI 3.0, 6.8.3.5)
  */
 static void test_masked_polled(void *obj, void *data, QGuestAllocator *alloc)
 {
@@ -1618,6 +1692,13 @@ static void test_lines(void *obj, void *data, QGuestAllocator *alloc)
         assert_lines(x, ring);
         take_event(x, &dev, ring, trb);
         qxhci_ack(x, ring);
+        assert_lines(x, -1);
+    }
+
+    /* Registers of interrupters that the controller does not have */
+    for (unsigned int intr = x->max_intrs; intr < QXHCI_MAX_INTRS;
+         intr++) {
+        qxhci_intr_write(x, intr, QXHCI_IMAN, QXHCI_IMAN_IP | QXHCI_IMAN_IE);
         assert_lines(x, -1);
     }
 }

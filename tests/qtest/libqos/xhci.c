@@ -23,7 +23,6 @@
 #define TRB_ISP                 BIT(2)
 #define TRB_IOC                 BIT(5)
 #define TRB_IDT                 BIT(6)
-#define TRB_BEI                 BIT(9)
 #define TRB_SETUP_TRT_IN        (3 << 16)
 #define TRB_DIR_IN              BIT(16)
 #define TRB_TARGET(n)           ((uint32_t)(n) << 22)
@@ -594,13 +593,13 @@ void qxhci_configure_intr_in(QXHCI *x, QXHCIDevice *dev, unsigned int epid,
 }
 
 uint64_t qxhci_submit_intr_in(QXHCI *x, QXHCIDevice *dev, unsigned int epid,
-                              unsigned int len, unsigned int target, bool bei)
+                              unsigned int len, unsigned int target,
+                              uint32_t flags)
 {
     uint64_t addr = qxhci_ring_put(x, &dev->intr_in, (QXHCITrb) {
         .parameter = dev->buf,
         .status = TRB_TARGET(target) | len,
-        .control = QXHCI_TRB_NORMAL << 10 | TRB_IOC | TRB_ISP |
-                   (bei ? TRB_BEI : 0),
+        .control = QXHCI_TRB_NORMAL << 10 | TRB_IOC | TRB_ISP | flags,
     });
 
     qxhci_doorbell(x, dev->slot, epid);

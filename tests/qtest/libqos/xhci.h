@@ -19,6 +19,7 @@
 #define QXHCI_USBCMD_RS         BIT(0)
 #define QXHCI_USBCMD_HCRST      BIT(1)
 #define QXHCI_USBCMD_INTE       BIT(2)
+#define QXHCI_USBCMD_EWE        BIT(10)
 #define QXHCI_USBSTS            0x04
 #define QXHCI_USBSTS_HCH        BIT(0)
 #define QXHCI_USBSTS_EINT       BIT(3)
@@ -62,6 +63,10 @@
 #define QXHCI_CC_SUCCESS        1
 #define QXHCI_CC_STALL          6
 #define QXHCI_CC_SHORT_PACKET   13
+
+/* Normal TRB, 6.4.1.1 */
+#define QXHCI_TRB_CH            BIT(4)
+#define QXHCI_TRB_BEI           BIT(9)
 
 #define QXHCI_TRB_TYPE(trb)     extract32((trb)->control, 10, 6)
 #define QXHCI_TRB_SLOT(trb)     extract32((trb)->control, 24, 8)
@@ -285,11 +290,13 @@ void qxhci_configure_intr_in(QXHCI *x, QXHCIDevice *dev, unsigned int epid,
 /**
  * qxhci_submit_intr_in(): queue a transfer of @len bytes to dev->buf
  * @target: Interrupter Target of the Transfer Event
- * @bei: set Block Event Interrupt in the TRB
+ * @flags: QXHCI_TRB_CH if the TD goes on with the next one, QXHCI_TRB_BEI to
+ *     block the interrupt for its event
  *
  * Does not wait.  Returns the TRB pointer that the event will have.
  */
 uint64_t qxhci_submit_intr_in(QXHCI *x, QXHCIDevice *dev, unsigned int epid,
-                              unsigned int len, unsigned int target, bool bei);
+                              unsigned int len, unsigned int target,
+                              uint32_t flags);
 
 #endif
