@@ -131,13 +131,43 @@ version_ge() { [[ $(printf '%s\n' "$1" "$2" | sort -V | sed -n 1p) == "$2" ]]; }
 
 # --- the bases -------------------------------------------------------------
 
-bases() { awk '!/^#/ && NF { print $1 }' "$TOP/scripts/bases"; }
+# The rows of patches/bases, with the line that names the columns first.
+base_table() { awk '!/^#/ && NF' "$TOP/patches/bases"; }
 
-# The bases that any machine can get: those that a Debian suite has.
-default_bases() { awk '!/^#/ && NF && $4 != "-" { print $1 }' "$TOP/scripts/bases"; }
+bases() { base_table | awk 'NR > 1 { print $1 }'; }
 
-# base_field BASE COLUMN
-base_field() { awk -v b="$1" -v c="$2" '$1 == b { print $c }' "$TOP/scripts/bases"; }
+# base_field BASE COLUMN, by the column's name
+base_field() {
+    base_table | awk -v b="$1" -v name="$2" '
+        NR == 1 { for (i = 1; i <= NF; i++) column[$i] = i; next }
+        $column["base"] == b { print $column[name] }'
+}
+
+# The release line of a base: 10.0 for v10.0
+base_line() { base_field "$1" made | cut -d. -f1,2; }
+
+# A tarball of the release that the base is made on, or of another of its line,
+# in the folder that XHCI_SOURCES names.
+local_source() {
+    local made file
+    [[ -n ${XHCI_SOURCES-} ]] || return 0
+    made=$(base_field "$1" made)
+    for file in "$XHCI_SOURCES/qemu-$made".tar.{xz,bz2,gz}; do
+        [[ ! -f $file ]] || { echo "$file"; return; }
+    done
+    find "$XHCI_SOURCES/" -maxdepth 1 -name "qemu-${made%.*}.*.tar.[xbg]z*" | sort -V | tail -n 1
+}
+
+# The bases that any machine can get: those that a Debian suite has, or that
+# XHCI_SOURCES holds.
+default_bases() {
+    local base
+    for base in $(bases); do
+        if [[ $(base_field "$base" suite) != - || -n $(local_source "$base") ]]; then
+            echo "$base"
+        fi
+    done
+}
 
 need_base() {
     [[ -n $(base_field "$1" 1) ]] || die "unknown base '$1' (there are: $(bases | paste -sd ' '))"
@@ -169,19 +199,27 @@ release_of() {
 
 # base_for RELEASE: prints "BASE exact" or "BASE near", or nothing.
 base_for() {
-    awk -v r="$1" '/^#/ || !NF { next }
-        $2 == r { exact = $1 }
-        index("," $3 ",", "," r ",") { near = $1 }
-        END { if (exact) print exact, "exact"; else if (near) print near, "near" }' \
-        "$TOP/scripts/bases"
+    base_table | awk -v r="$1" '
+        NR == 1 { for (i = 1; i <= NF; i++) column[$i] = i; next }
+        index("," $column["releases"] ",", "," r ",") { exact = $1 }
+        index("," $column["near"] ",", "," r ",") { near = $1 }
+        END { if (exact) print exact, "exact"; else if (near) print near, "near" }'
 }
 
-# The patches of a series in order, without a cover letter.
+# The patches of a series in order, with those that all bases have. The tree of
+# a base may have those of upstream's (00xx) already.
 series_files() {
     local f
-    for f in "$TOP/patches/$1"/[0-9]*.patch; do
-        [[ ! -e $f || ${f##*/} == 0000-* ]] || printf '%s\n' "$f"
+    for f in "$TOP/patches/$1"/[0-9]*.patch "$TOP/patches/common"/[0-9]*.patch; do
+        [[ ! -e $f ]] || printf '%s\n' "$f"
     done
+}
+
+# The commits of the series in the tree, without
+# the empty ones that mark where a range begins.
+series_commits() {
+    tree_git log --reverse --format='%H %s' base..series | grep -v '^[^ ]* range [0-9][0-9]xx: ' |
+        cut -d' ' -f1
 }
 
 # QEMU's qtests that need nothing but the binary, and are worth running when
