@@ -107,25 +107,41 @@ build tests/qtest/qos-test: build $src/hw/usb/hcd-xhci.c
 EON
 EOF
     chmod +x "$1/configure"
-    git -C "$1" init -q
+    git -C "$1" init -q -b series
     git -C "$1" add -A
     git -C "$1" commit -qm base
 }
 
-commit() { git -C "$1" add -A; git -C "$1" commit -qm "$2"; }
+commit() { git -C "$1" add -A; git -C "$1" commit -qsm "$2"; }
+
+# marker TREE RANGE: as in the trees of scripts/apply, such as `01xx: core`
+marker() { git -C "$1" commit -q --allow-empty -m "range $2"; }
+
+DATE='Tue, 24 Nov 2026 00:00:00 +0000'
+
+# patches_of TREE FROM TO NUMBER DIR: commits as patches, from a number on.
+patches_of() {
+    GIT_CONFIG_GLOBAL=/dev/null git -C "$1" format-patch -q -N --zero-commit --no-signature --full-index --stat=72 \
+        --start-number "$4" -o "$5" "$2..$3"
+    sed -i "s/^Date: .*/Date: $DATE/" "$5"/*.patch
+}
 
 # fake_repo: $REPO, with the scripts of this one, and a series of three patches
-# for v10.0 and one for v7.2 that fit fake_qemu.
+# for v10.0, the first two of which are the core, that fits fake_qemu. That of
+# v7.2 is the same.
 fake_repo() {
-    local tree=$T/series
+    local tree=$T/series file
     REPO=$T/repo
     mkdir -p "$REPO"/{patches/v10.0,patches/v7.2}
     cp -r "$ROOT/scripts" "$ROOT/.gitignore" "$REPO/"
-    cat >"$REPO/scripts/bases" <<'EOF'
-# BASE EXACT NEAR SUITE MADE COMMIT
-v7.2   7.2   8.0,8.1 bookworm 7.2.5  -
-v10.0  10.0  10.1    trixie   10.0.5 -
+    rm -rf "$REPO/scripts/xhciseries/__pycache__"
+    cat >"$REPO/patches/bases" <<'EOF'
+# for the tests
+base   releases suite    made   commit near
+v7.2   7.2      bookworm 7.2.5  -      8.0,8.1
+v10.0  10.0     trixie   10.0.5 -      10.1
 EOF
+    printf '%s\n' 'version: 1.0' "date: $DATE" >"$REPO/patches/VERSION"
     fake_qemu "$tree" 10.0.5
     git -C "$tree" tag base
     sed -i 's|.* line 20 .*|/* line 20, patched */|' "$tree/hw/usb/hcd-xhci.c"
@@ -133,10 +149,12 @@ EOF
     lines 1 3 >"$tree/tests/qtest/new-test.c"
     commit "$tree" 'tests/qtest: Two'
     sed -i 's|.* line 40 .*|/* line 40, patched */|' "$tree/hw/usb/hcd-xhci.c"
-    sed -i '3a F: tests/qtest/new-test.c' "$tree/MAINTAINERS"
     commit "$tree" 'hw/usb/hcd-xhci: Three'
-    git -C "$tree" format-patch -q -N --zero-commit -o "$REPO/patches/v10.0" base
-    git -C "$tree" format-patch -q -N --zero-commit -o "$REPO/patches/v7.2" base
+    patches_of "$tree" base series~1 101 "$REPO/patches/v10.0"
+    patches_of "$tree" series~1 series 201 "$REPO/patches/v10.0"
+    for file in "$REPO"/patches/v10.0/*; do
+        ln -s "../v10.0/${file##*/}" "$REPO/patches/v7.2/"
+    done
     git -C "$REPO" init -q
     commit "$REPO" all
 }
