@@ -87,7 +87,7 @@ def generate(tree: Tree, temp: Path) -> Generated:
     series = of_tree(repo, str(tree.path))
     date = cover.release().date
     for known, commits in series.items():
-        files = _format(repo, known, commits, temp / known.code, date)
+        files = format_range(repo, known, commits, temp / known.code, date)
         if known is UPSTREAM:
             files = _merged_upstream(tree, files)
         target = made.common if known is TESTS else made.files
@@ -109,8 +109,9 @@ def generate(tree: Tree, temp: Path) -> Generated:
     return made
 
 
-def _format(repo: Repo, known: Range, commits: Sequence[Commit], folder: Path,
-            date: str) -> Files:
+def format_range(repo: Repo, known: Range, commits: Sequence[Commit], folder: Path,
+                 date: str) -> Files:
+    """The commits of a range as patches, by file name."""
     if not commits:
         return {}
     repo.raw(*FORMAT, '-o', folder, f'--start-number={known.start}',
@@ -379,12 +380,13 @@ def write_bases(all_made: Sequence[Generated], order: Sequence[str]) -> None:
             say(f'note: the tree of {made.base.name} is {made.version}: where more than '
                 'line numbers differs, its patches are now made on that; write it into '
                 'patches/bases')
-        tell_followers(made.base.name, before, after, order,
-                       [other.base.name for other in all_made])
+    told = [made.base.name for made in all_made]
+    for made in reversed(all_made):
+        told += tell_followers(made.base.name, before, after, order, told)
 
 
 def tell_followers(name: str, before: Dict[str, Files], after: Dict[str, Files],
-                   order: Sequence[str], done: Sequence[str]) -> None:
+                   order: Sequence[str], done: Sequence[str]) -> List[str]:
     """Say which bases had a patch in common with this one, and no more do."""
     def contents(files: Files) -> Dict[str, str]:
         return {mail.subject: mail.normalized for mail in
@@ -405,6 +407,7 @@ def tell_followers(name: str, before: Dict[str, Files], after: Dict[str, Files],
         bases = ' '.join(left)
         say(f'carry the change over with scripts/port {name} {bases}, '
             f'then scripts/export {bases}')
+    return list(left)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -31,16 +31,16 @@ class Link(str):
 Entry = Union[bytes, Link]
 
 
-def patch_names(folder: str) -> List[str]:
+def patch_names(folder: str, root: Path = PATCHES) -> List[str]:
     """The names of patches and cover letters in patches/<folder>."""
-    top = PATCHES / folder
+    top = root / folder
     found = sorted(top.glob('[0-9]*.patch')) + sorted(top.glob('cover/[0-9]*.patch'))
     return [str(path.relative_to(top)) for path in found]
 
 
-def read(folder: str) -> Files:
-    """What patches/<folder> holds."""
-    return {name: read_bytes(PATCHES / folder / name) for name in patch_names(folder)}
+def read(folder: str, root: Path = PATCHES) -> Files:
+    """What patches/<folder> holds, or the same folder of another checkout."""
+    return {name: read_bytes(root / folder / name) for name in patch_names(folder, root)}
 
 
 def mails(folder: str, files: Files) -> Dict[Range, List[Mail]]:
