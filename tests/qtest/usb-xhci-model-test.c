@@ -20,10 +20,9 @@
 #include "qemu/bswap.h"
 #include "qemu/cutils.h"
 #include "libqtest.h"
-#include "libqos/libqos.h"
 #include "libqos/qgraph.h"
 #include "libqos/qos_external.h"
-#include "libqos/xhci.h"
+#include "usb-xhci-utils.h"
 
 /* Interrupters whose rings are set up; events go to one more than these */
 #define NUM_RINGS           4
@@ -61,8 +60,6 @@ typedef struct Model {
 typedef struct ModelTest {
     QXHCI *x;
     QPCIBus *bus;
-    int devfn;
-    QGuestAllocator *alloc;
     QXHCIDevice dev;
     Model m;
 
@@ -456,42 +453,26 @@ static void op_system_reset(ModelTest *t)
     qtest_qmp_assert_success(t->bus->qts, "{ 'execute': 'system_reset' }");
     qtest_qmp_eventwait(t->bus->qts, "RESET");
     qxhci_free(t->x);
-    qxhci_init(t->x, t->bus, t->devfn, t->alloc);
+    qxhci_init(t->x, t->bus, t->x->pdev.devfn, t->x->alloc);
     mt_start_pci(t);
 }
 
 static void op_migrate(ModelTest *t)
 {
-    QTestState *from = t->bus->qts;
-    QOSState from_state = { .qts = from }, to_state = { };
-    g_autofree char *dir = g_dir_make_tmp("xhci-model-test-XXXXXX", NULL);
-    g_autofree char *sock = g_strdup_printf("%s/migrate", dir);
-    g_autofree char *uri = g_strdup_printf("unix:%s", sock);
+    QTestState *from;
 
     mt_op(t, "migration");
-    to_state.qts = qtest_initf("%s -incoming %s",
-                               qos_get_current_command_line(), uri);
-    alloc_init(&from_state.alloc, 0, 0, 4096, 4096);
-    alloc_init(&to_state.alloc, 0, 0, 4096, 4096);
-    migrate(&from_state, &to_state, uri);
-    alloc_destroy(&from_state.alloc);
-    alloc_destroy(&to_state.alloc);
-    t->bus->qts = to_state.qts;
+    from = xhci_migrate(t->x, &xhci_pin_mode);
     if (from != t->first_qts) {
         qtest_quit(from);
     }
-    unlink(sock);
-    rmdir(dir);
 }
 
-static void mt_init(ModelTest *t, QXHCI *x, bool conditional,
-                    QGuestAllocator *alloc)
+static void mt_init(ModelTest *t, QXHCI *x, bool conditional)
 {
     memset(t, 0, sizeof(*t));
     t->x = x;
     t->bus = x->pdev.bus;
-    t->devfn = x->pdev.devfn;
-    t->alloc = alloc;
     t->conditional = conditional;
     t->first_qts = t->bus->qts;
     mt_start_pci(t);
@@ -504,9 +485,7 @@ static void mt_end(ModelTest *t)
         g_free(t->ops[i]);
     }
     if (t->bus->qts != t->first_qts) {
-        qtest_quit(t->bus->qts);
-        t->bus->qts = t->first_qts;
-        qos_invalidate_command_line();
+        xhci_end_migrate(t->x, t->first_qts);
     }
 }
 
@@ -624,16 +603,12 @@ static void do_action(ModelTest *t, Action action, const ProfileTest *p)
     }
 }
 
-static void test_profile(void *obj, void *data, QGuestAllocator *alloc)
+static void test_profile(QXHCI *x, const void *arg)
 {
-    QXHCI *x = obj;
-    const ProfileTest *p = data;
+    const ProfileTest *p = arg;
     ModelTest t;
 
-    if (qpci_check_buggy_msi(&x->pdev)) {
-        return;
-    }
-    mt_init(&t, x, true, alloc);
+    mt_init(&t, x, true);
     for (unsigned int n = 0; n < NUM_RINGS; n++) {
         op_iman(&t, n, true, false);
         mt_compare(&t);
@@ -736,17 +711,13 @@ static unsigned int env_number(const char *name, unsigned int def)
     return num;
 }
 
-static void test_walk(void *obj, void *data, QGuestAllocator *alloc)
+static void test_walk(QXHCI *x, const void *arg)
 {
-    QXHCI *x = obj;
-    const WalkTest *w = data;
+    const WalkTest *w = arg;
     ModelTest t;
     unsigned int steps = env_number("XHCI_MODEL_STEPS", DEFAULT_STEPS);
 
-    if (qpci_check_buggy_msi(&x->pdev)) {
-        return;
-    }
-    mt_init(&t, x, w->conditional, alloc);
+    mt_init(&t, x, w->conditional);
     t.seed = env_number("XHCI_MODEL_SEED", DEFAULT_SEED);
     t.rand = g_rand_new_with_seed(t.seed);
     g_test_message("XHCI_MODEL_STEPS=%u XHCI_MODEL_SEED=%u", steps, t.seed);
@@ -760,18 +731,13 @@ static void test_walk(void *obj, void *data, QGuestAllocator *alloc)
 
 /* Registration */
 
-static void add_model_test(const char *name, const char *opts,
-                           QOSTestFunc func, void *arg)
+static void register_model_tests(void)
 {
-    qos_add_test(name, "xhci", func, &(QOSGraphTestOptions) {
-        .edge.extra_device_opts = opts,
-        .edge.after_cmd_line = "-device usb-kbd",
-        .arg = arg,
-    });
-}
-
-static void register_xhci_model_tests(void)
-{
+    /* The message modes are switched on by the test */
+    static const XHCISetup capable = { "capable", "msi=on,msix=on" };
+    static const XHCISetup unconditional = {
+        "unconditional", "msi=on,msix=on,conditional-intr-mapping=off"
+    };
     static const struct {
         const char *name;
         QXHCIMode mode;
@@ -782,12 +748,14 @@ static void register_xhci_model_tests(void)
         { "msi-16", QXHCI_MSI, 16 },
         { "msix", QXHCI_MSIX, 0 },
     };
-    static const WalkTest walks[] = {
-        { true, QXHCI_PIN }, { true, QXHCI_MSI }, { true, QXHCI_MSIX },
-        { false, QXHCI_PIN },
-    };
-    static const char *const walk_names[] = {
-        "walk/pin", "walk/msi", "walk/msix", "walk/unconditional",
+    static const struct {
+        const char *name;
+        WalkTest test;
+    } walks[] = {
+        { "walk/pin", { true, QXHCI_PIN } },
+        { "walk/msi", { true, QXHCI_MSI } },
+        { "walk/msix", { true, QXHCI_MSIX } },
+        { "walk/unconditional", { false, QXHCI_PIN } },
     };
 
     for (int i = 0; i < ARRAY_SIZE(profiles); i++) {
@@ -800,14 +768,14 @@ static void register_xhci_model_tests(void)
             p->profile = &profiles[i];
             p->mode = modes[j].mode;
             p->msi_vectors = modes[j].msi_vectors;
-            add_model_test(name, "msi=on,msix=on", test_profile, p);
+            xhci_add_test(name, &capable, test_profile, p);
         }
     }
     for (int i = 0; i < ARRAY_SIZE(walks); i++) {
-        add_model_test(walk_names[i], walks[i].conditional ? "msi=on,msix=on"
-                       : "msi=on,msix=on,conditional-intr-mapping=off",
-                       test_walk, (void *)&walks[i]);
+        xhci_add_test(walks[i].name,
+                      walks[i].test.conditional ? &capable : &unconditional,
+                      test_walk, &walks[i].test);
     }
 }
 
-libqos_init(register_xhci_model_tests);
+libqos_init(register_model_tests);

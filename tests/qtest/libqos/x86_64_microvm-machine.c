@@ -11,7 +11,7 @@
 #include "qgraph.h"
 #include "qemu/module.h"
 #include "malloc-pc.h"
-#include "xhci.h"
+#include "xhci-sysbus.h"
 
 #define MICROVM_XHCI_BASE   0xfe900000
 #define MICROVM_XHCI_IRQ    10

@@ -14,6 +14,7 @@
 #include "pci-pc.h"
 #include "qemu/module.h"
 #include "malloc-pc.h"
+#include "xhci.h"
 
 typedef struct QQ35Pcihost {
     QOSGraphObject obj;
@@ -93,6 +94,7 @@ static void q35_machine_register_nodes(void)
 
     qos_node_create_driver("q35-pcihost", NULL);
     qos_node_produces("q35-pcihost", "pcie-bus");
+    qxhci_consumes("pcie-bus");
 }
 
 libqos_init(q35_machine_register_nodes);

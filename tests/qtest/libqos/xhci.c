@@ -39,30 +39,19 @@ typedef struct QXHCIPci {
 
 static QTestState *qxhci_qts(QXHCI *x)
 {
-    return x->pdev.bus ? x->pdev.bus->qts : x->sysbus_qts;
+    return x->pdev.bus->qts;
 }
 
 /* Registers */
 
 static uint32_t qxhci_read32(QXHCI *x, uint64_t off)
 {
-    uint32_t val;
-
-    if (x->pdev.bus) {
-        return qpci_io_readl(&x->pdev, x->bar, off);
-    }
-    qtest_memread(x->sysbus_qts, x->sysbus_addr + off, &val, sizeof(val));
-    return le32_to_cpu(val);
+    return qpci_io_readl(&x->pdev, x->bar, off);
 }
 
 static void qxhci_write32(QXHCI *x, uint64_t off, uint32_t val)
 {
-    if (x->pdev.bus) {
-        qpci_io_writel(&x->pdev, x->bar, off, val);
-    } else {
-        val = cpu_to_le32(val);
-        qtest_memwrite(x->sysbus_qts, x->sysbus_addr + off, &val, sizeof(val));
-    }
+    qpci_io_writel(&x->pdev, x->bar, off, val);
 }
 
 static void qxhci_write64(QXHCI *x, uint64_t off, uint64_t val)
@@ -634,14 +623,14 @@ void qxhci_start(QXHCI *x, unsigned int num_rings)
                     ==, 0);
 }
 
-static void qxhci_attach(QXHCI *x, QGuestAllocator *alloc)
+void qxhci_attach(QXHCI *x, QGuestAllocator *alloc)
 {
     x->alloc = alloc;
     x->allocated = g_array_new(false, false, sizeof(uint64_t));
     x->msg = guest_alloc(alloc, 4 * QXHCI_MAX_INTRS);
 }
 
-static void qxhci_enable(QXHCI *x)
+void qxhci_read_caps(QXHCI *x)
 {
     uint32_t params;
 
@@ -666,48 +655,7 @@ void qxhci_init(QXHCI *x, QPCIBus *bus, int devfn, QGuestAllocator *alloc)
     qxhci_attach(x, alloc);
     x->bar = qpci_iomap(&x->pdev, 0, NULL);
     qpci_device_enable(&x->pdev);
-    qxhci_enable(x);
-}
-
-static void *sysbus_xhci_get_driver(void *obj, const char *interface)
-{
-    QSysbusXHCI *s = obj;
-
-    if (!g_strcmp0(interface, "xhci-sysbus")) {
-        return &s->xhci;
-    }
-    fprintf(stderr, "%s not present in sysbus-xhci\n", interface);
-    g_assert_not_reached();
-}
-
-static void sysbus_xhci_start_hw(QOSGraphObject *obj)
-{
-    QSysbusXHCI *s = (QSysbusXHCI *)obj;
-
-    qxhci_attach(&s->xhci, s->xhci.alloc);
-    qxhci_enable(&s->xhci);
-}
-
-void qos_init_sysbus_xhci(QSysbusXHCI *s, QTestState *qts, uint64_t addr,
-                          const char *intc, unsigned int irq,
-                          QGuestAllocator *alloc)
-{
-    s->obj.get_driver = sysbus_xhci_get_driver;
-    s->obj.start_hw = sysbus_xhci_start_hw;
-    s->xhci = (QXHCI) {
-        .sysbus_qts = qts,
-        .sysbus_addr = addr,
-        .sysbus_intc = intc,
-        .sysbus_irq = irq,
-        .alloc = alloc,
-    };
-}
-
-void qos_free_sysbus_xhci(QSysbusXHCI *s)
-{
-    if (s->xhci.allocated) {
-        qxhci_free(&s->xhci);
-    }
+    qxhci_read_caps(x);
 }
 
 /* qgraph */
@@ -732,7 +680,7 @@ static void qxhci_pci_start_hw(QOSGraphObject *obj)
     QXHCIPci *d = (QXHCIPci *)obj;
 
     qpci_device_enable(&d->xhci.pdev);
-    qxhci_enable(&d->xhci);
+    qxhci_read_caps(&d->xhci);
 }
 
 static void qxhci_pci_destructor(QOSGraphObject *obj)
@@ -758,37 +706,40 @@ static void *qxhci_pci_create(void *pci_bus, QGuestAllocator *alloc,
     return &d->obj;
 }
 
-static void qxhci_register_nodes(void)
-{
-    static const struct {
-        const char *name;
-        uint16_t vendor_id;
-        uint16_t device_id;
-    } types[] = {
-        { "nec-usb-xhci", PCI_VENDOR_ID_NEC, PCI_DEVICE_ID_NEC_UPD720200 },
-        { "qemu-xhci", PCI_VENDOR_ID_REDHAT, PCI_DEVICE_ID_REDHAT_XHCI },
-    };
+static const struct {
+    const char *name;
+    uint16_t vendor_id;
+    uint16_t device_id;
+} qxhci_types[] = {
+    { "nec-usb-xhci", PCI_VENDOR_ID_NEC, PCI_DEVICE_ID_NEC_UPD720200 },
+    { "qemu-xhci", PCI_VENDOR_ID_REDHAT, PCI_DEVICE_ID_REDHAT_XHCI },
+};
 
-    for (int i = 0; i < ARRAY_SIZE(types); i++) {
+void qxhci_consumes(const char *interface)
+{
+    for (int i = 0; i < ARRAY_SIZE(qxhci_types); i++) {
         QPCIAddress addr = {
             .devfn = QPCI_DEVFN(XHCI_SLOT, 0),
-            .vendor_id = types[i].vendor_id,
-            .device_id = types[i].device_id,
+            .vendor_id = qxhci_types[i].vendor_id,
+            .device_id = qxhci_types[i].device_id,
         };
         QOSGraphEdgeOptions opts = {
             .extra_device_opts = "addr=" stringify(XHCI_SLOT),
         };
 
         add_qpci_address(&opts, &addr);
-        qos_node_create_driver(types[i].name, qxhci_pci_create);
-        qos_node_consumes(types[i].name, "pci-bus", &opts);
-        qos_node_consumes(types[i].name, "pcie-bus", &opts);
-        qos_node_produces(types[i].name, "xhci");
-        qos_node_produces(types[i].name, "pci-device");
+        qos_node_consumes(qxhci_types[i].name, interface, &opts);
     }
+}
 
-    qos_node_create_driver("sysbus-xhci", NULL);
-    qos_node_produces("sysbus-xhci", "xhci-sysbus");
+static void qxhci_register_nodes(void)
+{
+    for (int i = 0; i < ARRAY_SIZE(qxhci_types); i++) {
+        qos_node_create_driver(qxhci_types[i].name, qxhci_pci_create);
+        qos_node_produces(qxhci_types[i].name, "xhci");
+        qos_node_produces(qxhci_types[i].name, "pci-device");
+    }
+    qxhci_consumes("pci-bus");
 }
 
 libqos_init(qxhci_register_nodes);

@@ -112,12 +112,6 @@ typedef struct QXHCIRing {
 typedef struct QXHCI {
     QPCIDevice pdev;
     QPCIBar bar;
-    /* Controllers on sysbus have these instead */
-    QTestState *sysbus_qts;
-    uint64_t sysbus_addr;
-    /* QOM path of the interrupt controller, and its input for line 0 */
-    const char *sysbus_intc;
-    unsigned int sysbus_irq;
 
     QGuestAllocator *alloc;
     /* What was allocated since qxhci_start() */
@@ -136,12 +130,6 @@ typedef struct QXHCI {
     /* Where MSI and MSI-X messages go, one dword for each MSI-X vector */
     uint64_t msg;
 } QXHCI;
-
-/* A controller that a machine has on sysbus */
-typedef struct QSysbusXHCI {
-    QOSGraphObject obj;
-    QXHCI xhci;
-} QSysbusXHCI;
 
 /* A USB device, and the endpoints of it that the driver uses */
 typedef struct QXHCIDevice {
@@ -163,19 +151,22 @@ typedef struct QXHCIDevice {
 void qxhci_init(QXHCI *x, QPCIBus *bus, int devfn, QGuestAllocator *alloc);
 
 /**
- * qos_init_sysbus_xhci(): the node "sysbus-xhci", for the machine to contain
- * @addr: of the capability registers
- * @intc: QOM path of the interrupt controller
- * @irq: input of it that line 0 is connected to; the others follow
+ * qxhci_attach(): set the allocator for the guest memory that @x will use
  *
- * The controller itself is looked at only if the node is used.
+ * Part of qxhci_init(), like qxhci_read_caps(); for users that reach the
+ * registers in another way.
  */
-void qos_init_sysbus_xhci(QSysbusXHCI *s, QTestState *qts, uint64_t addr,
-                          const char *intc, unsigned int irq,
-                          QGuestAllocator *alloc);
+void qxhci_attach(QXHCI *x, QGuestAllocator *alloc);
 
-/** qos_free_sysbus_xhci(): to be called before @alloc goes */
-void qos_free_sysbus_xhci(QSysbusXHCI *s);
+/** qxhci_read_caps(): read the capability registers */
+void qxhci_read_caps(QXHCI *x);
+
+/**
+ * qxhci_consumes(): have all controllers consume @interface, a PCI bus
+ *
+ * They do consume "pci-bus".  For machines whose bus has another name.
+ */
+void qxhci_consumes(const char *interface);
 
 /** qxhci_free(): free all guest memory that @x uses */
 void qxhci_free(QXHCI *x);

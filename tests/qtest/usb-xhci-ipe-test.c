@@ -1,0 +1,115 @@
+/*
+ * QTest testcase for xHCI USB host controllers: IP and EHB
+ *
+ * An interrupt is due, and IP and EHB are set, only when there is an event that
+ * the guest does not know of.  Section numbers are those of the xHCI
+ * specification, revision 1.2.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "libqtest.h"
+#include "libqos/qgraph.h"
+#include "usb-xhci-utils.h"
+
+/*
+ * A second event while the first is served is no reason for an interrupt by
+ * itself, 4.17.2: the guest sees it, or hears of it once it clears EHB.
+ */
+static void test_busy(QXHCI *x, const void *arg)
+{
+    const XHCIIntrTest *t = arg;
+    unsigned int ring = xhci_ring_of(t->setup, t->intr);
+    QXHCIDevice dev;
+    uint64_t trb[2];
+
+    xhci_start(x, &dev, t->setup);
+
+    /* The order of Linux's handler */
+    for (int taken = 1; taken <= 2; taken++) {
+        trb[0] = qxhci_submit_get_descriptor(x, &dev, t->intr);
+        qxhci_step(x, 20);
+        xhci_assert_signalled(x, t->setup, ring);
+        g_assert_cmphex(qxhci_oper_read(x, QXHCI_USBSTS) & QXHCI_USBSTS_EINT,
+                        ==, QXHCI_USBSTS_EINT);
+
+        qxhci_oper_write(x, QXHCI_USBSTS, QXHCI_USBSTS_EINT);
+        qxhci_intr_write(x, ring, QXHCI_IMAN, QXHCI_IMAN_IE | QXHCI_IMAN_IP);
+        trb[1] = qxhci_submit_get_descriptor(x, &dev, t->intr);
+        xhci_assert_not_signalled(x);
+        qxhci_oper_write(x, QXHCI_USBSTS, QXHCI_USBSTS_EINT);
+        xhci_assert_not_signalled(x);
+
+        xhci_take_event(x, &dev, ring, trb[0]);
+        if (taken == 2) {
+            xhci_take_event(x, &dev, ring, trb[1]);
+        }
+        qxhci_write_erdp(x, ring, true);
+        if (taken == 1) {
+            xhci_assert_signalled(x, t->setup, ring);
+            g_assert_cmphex(qxhci_oper_read(x, QXHCI_USBSTS) &
+                            QXHCI_USBSTS_EINT, ==, QXHCI_USBSTS_EINT);
+            xhci_take_event(x, &dev, ring, trb[1]);
+            qxhci_ack(x, ring);
+        }
+        xhci_assert_quiet(x);
+        qxhci_oper_write(x, QXHCI_USBSTS, QXHCI_USBSTS_EINT);
+        xhci_assert_quiet(x);
+    }
+}
+
+/* A guest that polled, and goes over to interrupts */
+static void test_polled(QXHCI *x, const void *arg)
+{
+    const XHCIIntrTest *t = arg;
+    unsigned int ring = xhci_ring_of(t->setup, t->intr);
+    QXHCIDevice dev;
+    uint64_t trb;
+
+    xhci_start(x, &dev, t->setup);
+
+    xhci_set_ie(x, ring, false);
+    trb = qxhci_submit_get_descriptor(x, &dev, t->intr);
+    xhci_take_event(x, &dev, ring, trb);
+    /* There was no interrupt, so there is no EHB to clear */
+    qxhci_write_erdp(x, ring, false);
+    xhci_set_ie(x, ring, true);
+    xhci_assert_quiet(x);
+    xhci_assert_delivery(x, &dev, t->setup, t->intr);
+}
+
+/* An event came while IE was clear; IE is set at the destination */
+static void test_migrate_ie(QXHCI *x, const void *arg)
+{
+    const XHCISetup *s = arg;
+    QTestState *from;
+    QXHCIDevice dev;
+    uint64_t trb;
+
+    xhci_start(x, &dev, s);
+    xhci_set_ie(x, 0, false);
+    trb = qxhci_submit_get_descriptor(x, &dev, 0);
+    qxhci_step(x, 20);
+
+    from = xhci_migrate(x, s);
+    g_assert_false(qxhci_intx(x));
+    g_assert_cmphex(qxhci_take_messages(x), ==, 0);
+    xhci_set_ie(x, 0, true);
+    xhci_assert_signalled(x, s, 0);
+    xhci_take_event(x, &dev, 0, trb);
+    qxhci_ack(x, 0);
+    xhci_assert_quiet(x);
+    xhci_end_migrate(x, from);
+}
+
+static void register_ipe_tests(void)
+{
+    xhci_add_intr_tests("busy", test_busy);
+    xhci_add_intr_tests("polled", test_polled);
+    for (int i = 0; i < ARRAY_SIZE(xhci_modes); i++) {
+        xhci_add_setup_test("migrate-ie", xhci_modes[i], test_migrate_ie);
+    }
+}
+
+libqos_init(register_ipe_tests);

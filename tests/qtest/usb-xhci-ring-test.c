@@ -1,0 +1,54 @@
+/*
+ * QTest testcase for xHCI USB host controllers: disabled event rings
+ *
+ * An event for an event ring that the guest did not set up is dropped, without
+ * an error of the controller.  Section numbers are those of the xHCI
+ * specification, revision 1.2.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "libqtest.h"
+#include "libqos/qgraph.h"
+#include "usb-xhci-utils.h"
+
+/* 5.5.2.3.1: a ring is disabled while ERSTSZ is 0 */
+static void test_disabled_ring(QXHCI *x, const void *arg)
+{
+    const XHCISetup *s = arg;
+    char *file = xhci_log_start(x, "log guest_errors");
+    g_autofree char *log = NULL;
+    QXHCIDevice dev;
+    uint64_t trb;
+
+    qxhci_set_mode(x, s->mode, s->msi_vectors);
+    /* Rings from before HCRST are forgotten */
+    qxhci_start(x, x->max_intrs);
+    qxhci_start(x, 3);
+    qxhci_device_init(x, &dev);
+    qxhci_drain(x);
+
+    trb = qxhci_submit_get_descriptor(x, &dev, 5);
+    if (s->mapping) {
+        xhci_assert_quiet(x);
+    } else {
+        xhci_take_event(x, &dev, 0, trb);
+        xhci_assert_signalled(x, s, 0);
+        qxhci_ack(x, 0);
+    }
+    xhci_assert_delivery(x, &dev, s, 2);
+
+    log = xhci_log_stop(file);
+    g_assert_cmpint(strstr(log, "interrupter 5") != NULL, ==, s->mapping);
+}
+
+static void register_ring_tests(void)
+{
+    for (int i = 0; i < ARRAY_SIZE(xhci_modes); i++) {
+        xhci_add_setup_test("disabled-ring", xhci_modes[i],
+                            test_disabled_ring);
+    }
+}
+
+libqos_init(register_ring_tests);

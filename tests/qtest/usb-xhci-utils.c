@@ -1,0 +1,325 @@
+/*
+ * What the tests of xHCI USB host controllers have in common
+ *
+ * Section numbers are those of the xHCI specification, revision 1.2.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "libqtest.h"
+#include "libqos/libqos.h"
+#include "libqos/qgraph.h"
+#include "libqos/qos_external.h"
+#include "usb-xhci-utils.h"
+
+const XHCISetup xhci_setups[] = {
+    { "pin", "msi=off,msix=off", QXHCI_PIN, 0, false, true },
+    /* The pin is also used while MSI and MSI-X are there, but disabled */
+    { "pin-capable", "msi=on,msix=on", QXHCI_PIN, 0, false },
+    { "pin-unconditional", "msi=off,msix=off,conditional-intr-mapping=off",
+      QXHCI_PIN, 0, true, true },
+    { "pin-capable-unconditional",
+      "msi=on,msix=on,conditional-intr-mapping=off", QXHCI_PIN, 0, true,
+      true },
+    { "msi-1", "msi=on,msix=off", QXHCI_MSI, 1, true },
+    { "msi-4", "msi=on,msix=off", QXHCI_MSI, 4, true },
+    { "msi-16", "msi=on,msix=off", QXHCI_MSI, QXHCI_MAX_INTRS, true, true },
+    { "msix", "msi=off,msix=on", QXHCI_MSIX, 0, true, true },
+};
+
+const XHCISetup xhci_pin_mode = {
+    "pin", "msi=on,msix=on", QXHCI_PIN, 0, false
+};
+const XHCISetup xhci_msi_mode = {
+    "msi", "msi=on,msix=on", QXHCI_MSI, QXHCI_MAX_INTRS, true
+};
+const XHCISetup xhci_msix_mode = {
+    "msix", "msi=on,msix=on", QXHCI_MSIX, 0, true
+};
+const XHCISetup *const xhci_modes[] = {
+    &xhci_pin_mode, &xhci_msi_mode, &xhci_msix_mode,
+};
+
+/* Adding tests */
+
+typedef struct XHCITest {
+    XHCITestFunc func;
+    XHCIBusTestFunc bus_func;
+    const void *arg;
+} XHCITest;
+
+static void run_test(void *obj, void *data, QGuestAllocator *alloc)
+{
+    QXHCI *x = obj;
+    const XHCITest *t = data;
+
+    if (!qpci_check_buggy_msi(&x->pdev)) {
+        t->func(x, t->arg);
+    }
+}
+
+void xhci_add_test(const char *name, const XHCISetup *s, XHCITestFunc func,
+                   const void *arg)
+{
+    XHCITest *t = g_new0(XHCITest, 1);
+
+    t->func = func;
+    t->arg = arg;
+    qos_add_test(name, "xhci", run_test, &(QOSGraphTestOptions) {
+        .edge.extra_device_opts = s->device_opts,
+        .edge.after_cmd_line = "-device usb-kbd",
+        .arg = t,
+    });
+}
+
+void xhci_add_setup_test(const char *prefix, const XHCISetup *s,
+                         XHCITestFunc func)
+{
+    g_autofree char *name = g_strdup_printf("%s/%s", prefix, s->name);
+
+    xhci_add_test(name, s, func, s);
+}
+
+void xhci_add_intr_tests(const char *prefix, XHCITestFunc func)
+{
+    for (int i = 0; i < ARRAY_SIZE(xhci_setups); i++) {
+        const XHCISetup *s = &xhci_setups[i];
+        unsigned int num_intrs = s->mode == QXHCI_PIN ? 1 : 2;
+
+        for (unsigned int intr = 0; intr < num_intrs; intr++) {
+            XHCIIntrTest *t = g_new(XHCIIntrTest, 1);
+            g_autofree char *name = g_strdup_printf("%s/%s-%u", prefix,
+                                                    s->name, intr);
+
+            t->setup = s;
+            t->intr = intr;
+            xhci_add_test(name, s, func, t);
+        }
+    }
+}
+
+static void run_bus_test(void *obj, void *data, QGuestAllocator *alloc)
+{
+    QPCIBus *bus = obj;
+    const XHCITest *t = data;
+
+    if (bus->has_buggy_msi) {
+        g_test_skip("Skipping due to incomplete support for MSI");
+        return;
+    }
+    t->bus_func(bus, alloc, t->arg);
+}
+
+void xhci_add_bus_test(const char *name, const char *cmd_line,
+                       XHCIBusTestFunc func, const void *arg)
+{
+    static const char *const buses[] = { "pci-bus", "pcie-bus" };
+
+    for (int i = 0; i < ARRAY_SIZE(buses); i++) {
+        XHCITest *t = g_new0(XHCITest, 1);
+
+        t->bus_func = func;
+        t->arg = arg;
+        qos_add_test(name, buses[i], run_bus_test, &(QOSGraphTestOptions) {
+            .edge.before_cmd_line = cmd_line,
+            .arg = t,
+        });
+    }
+}
+
+/* Bringing up the controller */
+
+void xhci_start(QXHCI *x, QXHCIDevice *dev, const XHCISetup *s)
+{
+    qxhci_set_mode(x, s->mode, s->msi_vectors);
+    qxhci_start(x, x->max_intrs);
+    qxhci_device_init(x, dev);
+    qxhci_drain(x);
+    xhci_assert_quiet(x);
+}
+
+void xhci_start_kbd(QXHCI *x, QXHCIDevice *dev, const XHCISetup *s)
+{
+    xhci_start(x, dev, s);
+    qxhci_configure_intr_in(x, dev, XHCI_KBD_EP, XHCI_KBD_REPORT_SIZE);
+    qxhci_drain(x);
+}
+
+void xhci_switch_mode(QXHCI *x, const XHCISetup *to)
+{
+    qxhci_write_bit(x, QXHCI_MSI_ENABLE, to->mode == QXHCI_MSI, 2);
+    qxhci_write_bit(x, QXHCI_MSIX_ENABLE, to->mode == QXHCI_MSIX, 2);
+}
+
+void xhci_set_ie(QXHCI *x, unsigned int intr, bool on)
+{
+    qxhci_intr_write(x, intr, QXHCI_IMAN, on ? QXHCI_IMAN_IE : 0);
+}
+
+void xhci_set_inte(QXHCI *x, bool on)
+{
+    qxhci_oper_write(x, QXHCI_USBCMD,
+                     QXHCI_USBCMD_RS | (on ? QXHCI_USBCMD_INTE : 0));
+}
+
+/* Events */
+
+unsigned int xhci_ring_of(const XHCISetup *s, unsigned int target)
+{
+    return s->mapping ? target : 0;
+}
+
+void xhci_take_event(QXHCI *x, QXHCIDevice *dev, unsigned int ring,
+                     uint64_t trb)
+{
+    QXHCITrb ev;
+
+    qxhci_event_wait(x, ring, &ev);
+    g_assert_cmpuint(QXHCI_TRB_TYPE(&ev), ==, QXHCI_TRB_EV_TRANSFER);
+    g_assert_cmphex(ev.parameter, ==, trb);
+    g_assert_cmpuint(QXHCI_TRB_SLOT(&ev), ==, dev->slot);
+    g_assert_cmpuint(QXHCI_TRB_CC(&ev), ==, QXHCI_CC_SUCCESS);
+}
+
+uint64_t xhci_leave_pending(QXHCI *x, QXHCIDevice *dev, const XHCISetup *s)
+{
+    uint64_t trb = qxhci_submit_get_descriptor(x, dev, 1);
+
+    qxhci_step(x, 20);
+    xhci_assert_signalled(x, s, xhci_ring_of(s, 1));
+    return trb;
+}
+
+void xhci_send_key(QXHCI *x, bool down)
+{
+    qtest_qmp_assert_success(x->pdev.bus->qts,
+        "{ 'execute': 'input-send-event', 'arguments': { 'events': ["
+        "  { 'type': 'key', 'data': { 'down': %i, 'key':"
+        "    { 'type': 'qcode', 'data': 'a' } } } ] } }", down);
+}
+
+/* Interrupts */
+
+void xhci_assert_signalled(QXHCI *x, const XHCISetup *s, unsigned int ring)
+{
+    switch (s->mode) {
+    case QXHCI_PIN:
+        /* 4.17.3: the pin is for interrupter 0 only */
+        g_assert_cmpint(qxhci_intx(x), ==, ring == 0);
+        g_assert_cmphex(qxhci_take_messages(x), ==, 0);
+        break;
+    case QXHCI_MSI:
+        /* 4.17: the vector is the interrupter modulo the enabled vectors */
+        g_assert_false(qxhci_intx(x));
+        g_assert_cmphex(qxhci_take_messages(x), ==,
+                        BIT(ring % s->msi_vectors));
+        break;
+    case QXHCI_MSIX:
+        g_assert_false(qxhci_intx(x));
+        g_assert_cmphex(qxhci_take_messages(x), ==, BIT(ring));
+        break;
+    }
+}
+
+void xhci_assert_not_signalled(QXHCI *x)
+{
+    qxhci_step(x, 20);
+    g_assert_false(qxhci_intx(x));
+    g_assert_cmphex(qxhci_take_messages(x), ==, 0);
+}
+
+void xhci_assert_quiet(QXHCI *x)
+{
+    QXHCITrb ev;
+
+    xhci_assert_not_signalled(x);
+    for (unsigned int ring = 0; ring < x->num_rings; ring++) {
+        g_assert_false(qxhci_event_pop(x, ring, &ev));
+    }
+    g_assert_cmphex(qxhci_oper_read(x, QXHCI_USBSTS) & QXHCI_USBSTS_HCE,
+                    ==, 0);
+}
+
+void xhci_assert_delivery(QXHCI *x, QXHCIDevice *dev, const XHCISetup *s,
+                          unsigned int target)
+{
+    unsigned int ring = xhci_ring_of(s, target);
+    uint64_t trb = qxhci_submit_get_descriptor(x, dev, target);
+
+    if (ring >= x->max_intrs) {
+        /* 6.4.1: there is no such interrupter, the event is dropped */
+        xhci_assert_quiet(x);
+        return;
+    }
+    xhci_take_event(x, dev, ring, trb);
+    xhci_assert_signalled(x, s, ring);
+    qxhci_ack(x, ring);
+    xhci_assert_quiet(x);
+}
+
+/* QEMU */
+
+QTestState *xhci_migrate(QXHCI *x, const XHCISetup *destination)
+{
+    QPCIBus *bus = x->pdev.bus;
+    QTestState *from = bus->qts;
+    QTestState *to;
+    QOSState from_state = { .qts = from }, to_state = { };
+    g_autofree char *dir = g_dir_make_tmp("xhci-test-XXXXXX", NULL);
+    g_autofree char *sock = g_strdup_printf("%s/migrate", dir);
+    g_autofree char *uri = g_strdup_printf("unix:%s", sock);
+
+    to = qtest_initf("%s -incoming defer", qos_get_current_command_line());
+    bus->qts = to;
+    if (destination->mode == QXHCI_MSI) {
+        qxhci_write_bit(x, QXHCI_MSI_ENABLE, true, 2);
+    } else if (destination->mode == QXHCI_MSIX) {
+        qxhci_write_bit(x, QXHCI_MSIX_ENABLE, true, 2);
+    }
+    qtest_qmp_assert_success(to,
+        "{ 'execute': 'migrate-incoming', 'arguments': { 'uri': %s } }", uri);
+
+    to_state.qts = to;
+    alloc_init(&from_state.alloc, 0, 0, 4096, 4096);
+    alloc_init(&to_state.alloc, 0, 0, 4096, 4096);
+    migrate(&from_state, &to_state, uri);
+    alloc_destroy(&from_state.alloc);
+    alloc_destroy(&to_state.alloc);
+    unlink(sock);
+    rmdir(dir);
+    return from;
+}
+
+void xhci_end_migrate(QXHCI *x, QTestState *from)
+{
+    qtest_quit(x->pdev.bus->qts);
+    x->pdev.bus->qts = from;
+    /* It is stopped now, the next test needs another one */
+    qos_invalidate_command_line();
+}
+
+char *xhci_log_start(QXHCI *x, const char *command)
+{
+    QTestState *qts = x->pdev.bus->qts;
+    char *file;
+    int fd = g_file_open_tmp("xhci-test-XXXXXX", &file, NULL);
+
+    g_assert_cmpint(fd, >=, 0);
+    close(fd);
+    g_free(qtest_hmp(qts, "logfile %s", file));
+    g_free(qtest_hmp(qts, "%s", command));
+    return file;
+}
+
+char *xhci_log_stop(char *file)
+{
+    char *log;
+
+    g_assert_true(g_file_get_contents(file, &log, NULL, NULL));
+    unlink(file);
+    g_free(file);
+    /* The next test needs a QEMU without the log */
+    qos_invalidate_command_line();
+    return log;
+}
