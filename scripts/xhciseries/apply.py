@@ -20,7 +20,7 @@ from .bases import Base, find, for_version, load
 from .export import tree_differs
 from .git import GitError, Repo, identity, need_git, scratch, transfer
 from .mail import Mail, hunk_at
-from .paths import WORK, in_repository
+from .paths import WORK
 from .ranges import RANGES, TESTS, UPSTREAM, Range, by_name
 from .tree import Tree
 from .ui import Parser, die, need_space, run_main, say, scratch_dir, signals_held
@@ -185,6 +185,12 @@ class Job:
         """
         out = self.outcome
         out.present = self.find_present()
+        for known in wanted:
+            for before in RANGES[:RANGES.index(known)]:
+                if before.required and self.patches.get(before) and \
+                        before not in (*wanted, *out.present):
+                    die(f'{known} is made to come after {before}, which {self.where} does '
+                        f'not have: add {before.name} to --only')
         for known in RANGES:
             mails = self.patches.get(known)
             if known not in wanted or not mails or known in out.present:

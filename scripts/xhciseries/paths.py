@@ -13,10 +13,3 @@ QTEST = TOP / 'tests' / 'qtest'
 #: Trees, builds, logs and scratch files. Nothing of it is in git.
 WORK = Path(os.path.abspath(os.environ.get('XHCI_WORK') or TOP / 'work'))
 
-
-def in_repository(path: Path) -> str:
-    """The name of a file as a user of the repository would type it."""
-    try:
-        return str(path.relative_to(TOP))
-    except ValueError:
-        return str(path)

@@ -3,7 +3,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Optional
 
 from .git import Repo
 from .ui import die
@@ -104,8 +104,3 @@ def of_tree(repo: Repo, where: str, since: str = 'base',
             found[here].append(Commit(sha, parent, subject))
         before = tree
     return found
-
-
-def flat(series: Dict[Range, Sequence[Commit]]) -> List[Commit]:
-    """All commits of a series in order."""
-    return [commit for known in RANGES for commit in series.get(known, ())]
