@@ -95,6 +95,25 @@ static void test_bei_first(QXHCI *x, const void *arg)
     xhci_assert_signalled(x, t->setup, ring);
     qxhci_drain(x);
     xhci_assert_quiet(x);
+
+    /* The same for a second one that is short, and asks for that to be told */
+    trb = qxhci_ring_put(x, &dev.intr_in, (QXHCITrb) {
+        .parameter = dev.buf,
+        .status = t->intr << 22 | XHCI_KBD_REPORT_SIZE / 2,
+        .control = QXHCI_TRB_NORMAL << 10 | QXHCI_TRB_CH | QXHCI_TRB_IOC |
+                   QXHCI_TRB_BEI,
+    });
+    qxhci_ring_put(x, &dev.intr_in, (QXHCITrb) {
+        .parameter = dev.buf,
+        .status = t->intr << 22 | XHCI_KBD_REPORT_SIZE,
+        .control = QXHCI_TRB_NORMAL << 10 | QXHCI_TRB_ISP,
+    });
+    qxhci_doorbell(x, dev.slot, XHCI_KBD_EP);
+    xhci_send_key(x, false);
+    xhci_take_event(x, &dev, ring, trb);
+    xhci_assert_signalled(x, t->setup, ring);
+    qxhci_drain(x);
+    xhci_assert_quiet(x);
 }
 
 static void register_bei_tests(void)

@@ -422,7 +422,9 @@ static void add_bus_reset_test(const char *type, const XHCISetup *s)
         "-device %s,bus=br0,addr=1,%s -device usb-kbd ",
         BRIDGE_SLOT, type, s->device_opts);
 
-    xhci_add_bus_test(name, cmd_line, test_bus_reset, s);
+    if (qtest_has_device(type) && qtest_has_device("pci-bridge")) {
+        xhci_add_bus_test(name, cmd_line, test_bus_reset, s);
+    }
 }
 
 static void register_reset_tests(void)

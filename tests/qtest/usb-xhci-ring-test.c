@@ -39,6 +39,21 @@ static void test_disabled_ring(QXHCI *x, const void *arg)
     }
     xhci_assert_delivery(x, &dev, s, 2);
 
+    /* A ring in use, of which the guest takes the memory back */
+    qxhci_intr_write(x, 2, QXHCI_ERSTSZ, 0);
+    for (int i = 0; i < 2; i++) {
+        trb = qxhci_submit_get_descriptor(x, &dev, 2);
+        if (s->mapping) {
+            xhci_assert_quiet(x);
+        } else {
+            xhci_take_event(x, &dev, 0, trb);
+            qxhci_ack(x, 0);
+        }
+        qxhci_intr_write(x, 2, QXHCI_ERDP, 0);
+        qxhci_intr_write(x, 2, QXHCI_ERDP + 4, 0);
+    }
+    xhci_assert_delivery(x, &dev, s, 1);
+
     log = xhci_log_stop(file);
     g_assert_cmpint(strstr(log, "interrupter 5") != NULL, ==, s->mapping);
 }

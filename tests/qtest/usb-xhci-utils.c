@@ -59,18 +59,26 @@ static void run_test(void *obj, void *data, QGuestAllocator *alloc)
     }
 }
 
-void xhci_add_test(const char *name, const XHCISetup *s, XHCITestFunc func,
-                   const void *arg)
+void xhci_add_device_test(const char *name, const char *device_opts,
+                          const char *usb_device, XHCITestFunc func,
+                          const void *arg)
 {
+    g_autofree char *cmd_line = g_strdup_printf("-device %s", usb_device);
     XHCITest *t = g_new0(XHCITest, 1);
 
     t->func = func;
     t->arg = arg;
     qos_add_test(name, "xhci", run_test, &(QOSGraphTestOptions) {
-        .edge.extra_device_opts = s->device_opts,
-        .edge.after_cmd_line = "-device usb-kbd",
+        .edge.extra_device_opts = device_opts,
+        .edge.after_cmd_line = cmd_line,
         .arg = t,
     });
+}
+
+void xhci_add_test(const char *name, const XHCISetup *s, XHCITestFunc func,
+                   const void *arg)
+{
+    xhci_add_device_test(name, s->device_opts, "usb-kbd", func, arg);
 }
 
 void xhci_add_setup_test(const char *prefix, const XHCISetup *s,

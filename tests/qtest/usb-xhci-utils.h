@@ -54,10 +54,16 @@ typedef void (*XHCIBusTestFunc)(QPCIBus *bus, QGuestAllocator *alloc,
  * @s: gives the options of the controller; it has a keyboard
  *
  * Like the tests that the functions below add, it is skipped on a machine
- * that has no working MSI in qtest.
+ * that has no working MSI in qtest.  That is pseries, where DMA needs an IOMMU
+ * to be set up, too.
  */
 void xhci_add_test(const char *name, const XHCISetup *s, XHCITestFunc func,
                    const void *arg);
+
+/** xhci_add_device_test(): the same, with another USB device */
+void xhci_add_device_test(const char *name, const char *device_opts,
+                          const char *usb_device, XHCITestFunc func,
+                          const void *arg);
 
 /** xhci_add_setup_test(): add test @prefix/setup, with the setup as @arg */
 void xhci_add_setup_test(const char *prefix, const XHCISetup *s,

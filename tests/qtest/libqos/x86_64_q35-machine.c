@@ -94,7 +94,6 @@ static void q35_machine_register_nodes(void)
 
     qos_node_create_driver("q35-pcihost", NULL);
     qos_node_produces("q35-pcihost", "pcie-bus");
-    qxhci_consumes("pcie-bus");
 }
 
 libqos_init(q35_machine_register_nodes);

@@ -20,8 +20,6 @@
 
 #define TRB_CYCLE               BIT(0)
 #define TRB_LINK_TOGGLE         BIT(1)
-#define TRB_ISP                 BIT(2)
-#define TRB_IOC                 BIT(5)
 #define TRB_IDT                 BIT(6)
 #define TRB_SETUP_TRT_IN        (3 << 16)
 #define TRB_DIR_IN              BIT(16)
@@ -85,7 +83,7 @@ void qxhci_intr_write(QXHCI *x, unsigned int intr, uint32_t reg, uint32_t val)
     qxhci_write32(x, qxhci_intr_off(x, intr, reg), val);
 }
 
-static void qxhci_doorbell(QXHCI *x, unsigned int slot, uint32_t val)
+void qxhci_doorbell(QXHCI *x, unsigned int slot, uint32_t val)
 {
     qxhci_write32(x, x->doorbell + 4 * slot, val);
 }
@@ -166,7 +164,7 @@ static void qxhci_ring_init(QXHCI *x, QXHCIRing *ring)
     ring->cycle = true;
 }
 
-static uint64_t qxhci_ring_put(QXHCI *x, QXHCIRing *ring, QXHCITrb trb)
+uint64_t qxhci_ring_put(QXHCI *x, QXHCIRing *ring, QXHCITrb trb)
 {
     uint64_t addr = ring->addr + ring->idx * QXHCI_TRB_SIZE;
 
@@ -431,7 +429,7 @@ static uint64_t qxhci_submit_command(QXHCI *x, unsigned int type,
     return addr;
 }
 
-unsigned int qxhci_command(QXHCI *x, unsigned int type, uint64_t parameter,
+QXHCITrb qxhci_try_command(QXHCI *x, unsigned int type, uint64_t parameter,
                            unsigned int slot)
 {
     uint64_t addr = qxhci_submit_command(x, type, parameter, slot);
@@ -444,8 +442,16 @@ unsigned int qxhci_command(QXHCI *x, unsigned int type, uint64_t parameter,
 
     g_assert_cmpuint(QXHCI_TRB_TYPE(&ev), ==, QXHCI_TRB_EV_COMMAND);
     g_assert_cmphex(ev.parameter, ==, addr);
-    g_assert_cmpuint(QXHCI_TRB_CC(&ev), ==, QXHCI_CC_SUCCESS);
     qxhci_ack(x, 0);
+    return ev;
+}
+
+unsigned int qxhci_command(QXHCI *x, unsigned int type, uint64_t parameter,
+                           unsigned int slot)
+{
+    QXHCITrb ev = qxhci_try_command(x, type, parameter, slot);
+
+    g_assert_cmpuint(QXHCI_TRB_CC(&ev), ==, QXHCI_CC_SUCCESS);
     return QXHCI_TRB_SLOT(&ev);
 }
 
@@ -490,18 +496,23 @@ static void qxhci_port_reset(QXHCI *x, unsigned int port)
 
 void qxhci_device_init(QXHCI *x, QXHCIDevice *dev)
 {
-    uint64_t slot_ctx;
-    uint32_t portsc = 0;
-
-    memset(dev, 0, sizeof(*dev));
     for (unsigned int port = 1; port <= x->max_ports; port++) {
-        portsc = qxhci_oper_read(x, QXHCI_PORTSC(port));
-        if (portsc & QXHCI_PORTSC_CCS) {
-            dev->port = port;
-            break;
+        if (qxhci_oper_read(x, QXHCI_PORTSC(port)) & QXHCI_PORTSC_CCS) {
+            qxhci_device_init_port(x, dev, port);
+            return;
         }
     }
-    g_assert_cmpuint(dev->port, !=, 0);
+    g_assert_not_reached();
+}
+
+void qxhci_device_init_port(QXHCI *x, QXHCIDevice *dev, unsigned int port)
+{
+    uint64_t slot_ctx;
+    uint32_t portsc = qxhci_oper_read(x, QXHCI_PORTSC(port));
+
+    g_assert_cmphex(portsc & QXHCI_PORTSC_CCS, ==, QXHCI_PORTSC_CCS);
+    memset(dev, 0, sizeof(*dev));
+    dev->port = port;
     qxhci_port_reset(x, dev->port);
 
     dev->slot = qxhci_command(x, QXHCI_TRB_ENABLE_SLOT, 0, 0);
@@ -547,7 +558,8 @@ static uint64_t qxhci_submit_control(QXHCI *x, QXHCIDevice *dev,
     }
     addr = qxhci_ring_put(x, &dev->ep0, (QXHCITrb) {
         .status = TRB_TARGET(target),
-        .control = QXHCI_TRB_STATUS << 10 | TRB_IOC | (len ? 0 : TRB_DIR_IN),
+        .control = QXHCI_TRB_STATUS << 10 | QXHCI_TRB_IOC |
+                   (len ? 0 : TRB_DIR_IN),
     });
     qxhci_doorbell(x, dev->slot, QXHCI_EP0);
     return addr;
@@ -560,10 +572,8 @@ uint64_t qxhci_submit_get_descriptor(QXHCI *x, QXHCIDevice *dev,
     return qxhci_submit_control(x, dev, 0x0012000001000680ULL, target);
 }
 
-void qxhci_configure_intr_in(QXHCI *x, QXHCIDevice *dev, unsigned int epid,
-                             unsigned int max_packet)
+void qxhci_set_configuration(QXHCI *x, QXHCIDevice *dev)
 {
-    uint64_t slot_ctx = qxhci_ctx(x, dev->in_ctx, 1);
     uint64_t addr;
     QXHCITrb ev;
 
@@ -573,7 +583,14 @@ void qxhci_configure_intr_in(QXHCI *x, QXHCIDevice *dev, unsigned int epid,
     g_assert_cmphex(ev.parameter, ==, addr);
     g_assert_cmpuint(QXHCI_TRB_CC(&ev), ==, QXHCI_CC_SUCCESS);
     qxhci_ack(x, 0);
+}
 
+void qxhci_configure_intr_in(QXHCI *x, QXHCIDevice *dev, unsigned int epid,
+                             unsigned int max_packet)
+{
+    uint64_t slot_ctx = qxhci_ctx(x, dev->in_ctx, 1);
+
+    qxhci_set_configuration(x, dev);
     qxhci_ring_init(x, &dev->intr_in);
     qxhci_poke32(x, dev->in_ctx + 4, BIT(0) | BIT(epid));
     qxhci_poke32(x, slot_ctx, epid << 27);
@@ -588,7 +605,8 @@ uint64_t qxhci_submit_intr_in(QXHCI *x, QXHCIDevice *dev, unsigned int epid,
     uint64_t addr = qxhci_ring_put(x, &dev->intr_in, (QXHCITrb) {
         .parameter = dev->buf,
         .status = TRB_TARGET(target) | len,
-        .control = QXHCI_TRB_NORMAL << 10 | TRB_IOC | TRB_ISP | flags,
+        .control = QXHCI_TRB_NORMAL << 10 | QXHCI_TRB_IOC | QXHCI_TRB_ISP |
+                   flags,
     });
 
     qxhci_doorbell(x, dev->slot, epid);
@@ -715,7 +733,8 @@ static const struct {
     { "qemu-xhci", PCI_VENDOR_ID_REDHAT, PCI_DEVICE_ID_REDHAT_XHCI },
 };
 
-void qxhci_consumes(const char *interface)
+/* Has all controllers consume @interface, a PCI bus */
+static void qxhci_consumes(const char *interface)
 {
     for (int i = 0; i < ARRAY_SIZE(qxhci_types); i++) {
         QPCIAddress addr = {
@@ -740,6 +759,7 @@ static void qxhci_register_nodes(void)
         qos_node_produces(qxhci_types[i].name, "pci-device");
     }
     qxhci_consumes("pci-bus");
+    qxhci_consumes("pcie-bus");
 }
 
 libqos_init(qxhci_register_nodes);

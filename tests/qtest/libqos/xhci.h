@@ -54,18 +54,28 @@
 #define QXHCI_TRB_ENABLE_SLOT   9
 #define QXHCI_TRB_ADDRESS_DEV   11
 #define QXHCI_TRB_CONFIG_EP     12
+#define QXHCI_TRB_STOP_EP       15
+#define QXHCI_TRB_SET_DEQUEUE   16
 #define QXHCI_TRB_NOOP_CMD      23
 #define QXHCI_TRB_EV_TRANSFER   32
 #define QXHCI_TRB_EV_COMMAND    33
 #define QXHCI_TRB_EV_PORT       34
 
+/* The type of a command that has an Endpoint ID, for qxhci_command() */
+#define QXHCI_TRB_FOR_EP(type, epid)    ((type) | (epid) << 6)
+
 /* Completion Codes, 6.4.5 */
 #define QXHCI_CC_SUCCESS        1
 #define QXHCI_CC_STALL          6
+#define QXHCI_CC_RESOURCE       7
 #define QXHCI_CC_SHORT_PACKET   13
+#define QXHCI_CC_PARAMETER      17
+#define QXHCI_CC_INVALID_STREAM 34
 
 /* Normal TRB, 6.4.1.1 */
+#define QXHCI_TRB_ISP           BIT(2)
 #define QXHCI_TRB_CH            BIT(4)
+#define QXHCI_TRB_IOC           BIT(5)
 #define QXHCI_TRB_BEI           BIT(9)
 
 #define QXHCI_TRB_TYPE(trb)     extract32((trb)->control, 10, 6)
@@ -161,13 +171,6 @@ void qxhci_attach(QXHCI *x, QGuestAllocator *alloc);
 /** qxhci_read_caps(): read the capability registers */
 void qxhci_read_caps(QXHCI *x);
 
-/**
- * qxhci_consumes(): have all controllers consume @interface, a PCI bus
- *
- * They do consume "pci-bus".  For machines whose bus has another name.
- */
-void qxhci_consumes(const char *interface);
-
 /** qxhci_free(): free all guest memory that @x uses */
 void qxhci_free(QXHCI *x);
 
@@ -258,8 +261,27 @@ void qxhci_drain(QXHCI *x);
 unsigned int qxhci_command(QXHCI *x, unsigned int type, uint64_t parameter,
                            unsigned int slot);
 
+/**
+ * qxhci_try_command(): execute a command, which may fail
+ * Returns the Command Completion Event.
+ */
+QXHCITrb qxhci_try_command(QXHCI *x, unsigned int type, uint64_t parameter,
+                           unsigned int slot);
+
+/**
+ * qxhci_ring_put(): write @trb, except for its Cycle bit, to a transfer ring
+ * Returns its address.
+ */
+uint64_t qxhci_ring_put(QXHCI *x, QXHCIRing *ring, QXHCITrb trb);
+
+/** qxhci_doorbell(): write @val to the doorbell of @slot, 4.7 */
+void qxhci_doorbell(QXHCI *x, unsigned int slot, uint32_t val);
+
 /** qxhci_device_init(): reset and address the first USB device found */
 void qxhci_device_init(QXHCI *x, QXHCIDevice *dev);
+
+/** qxhci_device_init_port(): the same for the device on @port */
+void qxhci_device_init_port(QXHCI *x, QXHCIDevice *dev, unsigned int port);
 
 /**
  * qxhci_submit_get_descriptor(): read the device descriptor into dev->buf
@@ -269,6 +291,9 @@ void qxhci_device_init(QXHCI *x, QXHCIDevice *dev);
  */
 uint64_t qxhci_submit_get_descriptor(QXHCI *x, QXHCIDevice *dev,
                                      unsigned int target);
+
+/** qxhci_set_configuration(): have the device in its first configuration */
+void qxhci_set_configuration(QXHCI *x, QXHCIDevice *dev);
 
 /**
  * qxhci_configure_intr_in(): set configuration 1, with an interrupt endpoint

@@ -1,0 +1,242 @@
+/*
+ * QTest testcase for USB Attached SCSI behind xHCI: packets that do not fit
+ *
+ * What no driver would send to usb-uas, which must not stop QEMU.  Section
+ * numbers are those of the xHCI specification, revision 1.2.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "libqtest.h"
+#include "libqos/qgraph.h"
+#include "usb-xhci-utils.h"
+
+/* Endpoint Types, 6.2.3 */
+#define EP_TYPE_BULK_OUT    2
+#define EP_TYPE_BULK_IN     6
+
+/* Pipes of usb-uas, as endpoint IDs */
+#define PIPE_COMMAND        2
+#define PIPE_STATUS         QXHCI_EP_IN(2)
+#define PIPE_DATA_IN        QXHCI_EP_IN(3)
+
+/* Stream IDs 1 to 3 can be used, 4.12.2 */
+#define MAX_PSTREAMS        1
+#define STREAM              1
+
+typedef struct UASPipe {
+    unsigned int epid;
+    unsigned int stream;
+    QXHCIRing ring;
+} UASPipe;
+
+static uint64_t alloc(QXHCI *x, size_t size)
+{
+    uint64_t addr = guest_alloc(x->alloc, size);
+
+    qtest_memset(x->pdev.bus->qts, addr, 0, size);
+    return addr;
+}
+
+/*
+ * Fills the context of @pipe in the input context of @dev, with streams if it
+ * has one
+ */
+static void fill_ctx(QXHCI *x, QXHCIDevice *dev, UASPipe *pipe,
+                     unsigned int ep_type, unsigned int max_pstreams)
+{
+    QTestState *qts = x->pdev.bus->qts;
+    uint64_t ctx = dev->in_ctx + (pipe->epid + 1) * x->ctx_size;
+    uint64_t dequeue;
+
+    pipe->ring.addr = alloc(x, QXHCI_RING_TRBS * QXHCI_TRB_SIZE);
+    pipe->ring.cycle = true;
+    dequeue = pipe->ring.addr | 1 /* DCS */;
+    if (pipe->stream) {
+        uint64_t streams = alloc(x, (2 << max_pstreams) * 16);
+
+        qtest_writeq(qts, streams + pipe->stream * 16,
+                     dequeue | 1 << 1 /* SCT: primary, transfer ring */);
+        dequeue = streams;
+    }
+
+    qtest_writel(qts, ctx, pipe->stream ? BIT(15) | max_pstreams << 10 : 0);
+    qtest_writel(qts, ctx + 4, 512 << 16 | ep_type << 3 | 3 << 1);
+    qtest_writeq(qts, ctx + 8, dequeue);
+}
+
+/* Enables the endpoints in the mask @epids; returns the completion code */
+static unsigned int enable(QXHCI *x, QXHCIDevice *dev, uint32_t epids)
+{
+    QTestState *qts = x->pdev.bus->qts;
+    QXHCITrb ev;
+
+    qtest_writel(qts, dev->in_ctx + 4, BIT(0) | epids);
+    qtest_writel(qts, dev->in_ctx + x->ctx_size, 31u << 27);
+    ev = qxhci_try_command(x, QXHCI_TRB_CONFIG_EP, dev->in_ctx, dev->slot);
+    return QXHCI_TRB_CC(&ev);
+}
+
+static void configure(QXHCI *x, QXHCIDevice *dev, UASPipe *pipe,
+                      unsigned int ep_type)
+{
+    fill_ctx(x, dev, pipe, ep_type, MAX_PSTREAMS);
+    g_assert_cmpuint(enable(x, dev, BIT(pipe->epid)), ==, QXHCI_CC_SUCCESS);
+}
+
+static uint64_t submit(QXHCI *x, QXHCIDevice *dev, UASPipe *pipe, uint64_t buf,
+                       unsigned int len)
+{
+    uint64_t trb = qxhci_ring_put(x, &pipe->ring, (QXHCITrb) {
+        .parameter = buf,
+        .status = len,
+        .control = QXHCI_TRB_NORMAL << 10 | QXHCI_TRB_IOC,
+    });
+
+    qxhci_doorbell(x, dev->slot, pipe->epid | pipe->stream << 16);
+    return trb;
+}
+
+static void assert_completion(QXHCI *x, uint64_t trb, unsigned int cc)
+{
+    QXHCITrb ev;
+
+    qxhci_event_wait(x, 0, &ev);
+    g_assert_cmphex(ev.parameter, ==, trb);
+    g_assert_cmpuint(QXHCI_TRB_CC(&ev), ==, cc);
+    qxhci_ack(x, 0);
+}
+
+/* The status of a command is larger than the buffer for it */
+static void test_short_status(QXHCI *x, const void *arg)
+{
+    UASPipe command = { .epid = PIPE_COMMAND };
+    UASPipe status = { .epid = PIPE_STATUS };
+    /* A Command IU for a logical unit that is not there */
+    uint8_t iu[32] = { 0x01, 0, 0, 1, };
+    uint64_t buf, trb;
+    QXHCIDevice dev;
+    QXHCITrb ev;
+
+    xhci_start(x, &dev, &xhci_pin_mode);
+    qxhci_set_configuration(x, &dev);
+    configure(x, &dev, &command, EP_TYPE_BULK_OUT);
+    configure(x, &dev, &status, EP_TYPE_BULK_IN);
+
+    buf = alloc(x, sizeof(iu));
+    qtest_memwrite(x->pdev.bus->qts, buf, iu, sizeof(iu));
+    trb = submit(x, &dev, &status, alloc(x, 64), 4);
+    assert_completion(x, submit(x, &dev, &command, buf, sizeof(iu)),
+                      QXHCI_CC_SUCCESS);
+    /* Babble, or as much of the status as there is room for */
+    qxhci_event_wait(x, 0, &ev);
+    g_assert_cmphex(ev.parameter, ==, trb);
+    qxhci_ack(x, 0);
+    xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
+}
+
+/* A Command or Task Management IU with a tag for which there is no stream */
+static void test_tag(QXHCI *x, const void *arg)
+{
+    const uint8_t *iu_id = arg;
+    UASPipe command = { .epid = PIPE_COMMAND };
+    UASPipe status = { .epid = PIPE_STATUS, .stream = STREAM };
+    uint8_t iu[32] = { *iu_id, 0, 0xff, 0xff, };
+    uint64_t buf;
+    QXHCIDevice dev;
+
+    xhci_start(x, &dev, &xhci_pin_mode);
+    qxhci_set_configuration(x, &dev);
+    configure(x, &dev, &status, EP_TYPE_BULK_IN);
+    configure(x, &dev, &command, EP_TYPE_BULK_OUT);
+
+    buf = alloc(x, sizeof(iu));
+    qtest_memwrite(x->pdev.bus->qts, buf, iu, sizeof(iu));
+    assert_completion(x, submit(x, &dev, &command, buf, sizeof(iu)),
+                      QXHCI_CC_SUCCESS);
+    xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
+}
+
+/* Stream ID 0 is reserved, 4.12.2 */
+static void test_stream_zero(QXHCI *x, const void *arg)
+{
+    UASPipe status = { .epid = PIPE_STATUS, .stream = STREAM };
+    QXHCIDevice dev;
+    QXHCITrb ev;
+
+    xhci_start(x, &dev, &xhci_pin_mode);
+    qxhci_set_configuration(x, &dev);
+    configure(x, &dev, &status, EP_TYPE_BULK_IN);
+
+    qxhci_doorbell(x, dev.slot, status.epid);
+    qxhci_command(x, QXHCI_TRB_FOR_EP(QXHCI_TRB_STOP_EP, status.epid), 0,
+                  dev.slot);
+    ev = qxhci_try_command(x, QXHCI_TRB_FOR_EP(QXHCI_TRB_SET_DEQUEUE,
+                                               status.epid),
+                           status.ring.addr | 1, dev.slot);
+    g_assert_cmpuint(QXHCI_TRB_CC(&ev), ==, QXHCI_CC_INVALID_STREAM);
+    xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
+}
+
+/* QEMU wants the same number of streams on all endpoints */
+static void test_unlike_streams(QXHCI *x, const void *arg)
+{
+    UASPipe status = { .epid = PIPE_STATUS, .stream = STREAM };
+    UASPipe data_in = { .epid = PIPE_DATA_IN, .stream = STREAM };
+    QXHCIDevice dev;
+
+    xhci_start(x, &dev, &xhci_pin_mode);
+    qxhci_set_configuration(x, &dev);
+    fill_ctx(x, &dev, &status, EP_TYPE_BULK_IN, MAX_PSTREAMS);
+    fill_ctx(x, &dev, &data_in, EP_TYPE_BULK_IN, MAX_PSTREAMS + 1);
+    g_assert_cmpuint(enable(x, &dev, BIT(status.epid) | BIT(data_in.epid)), ==,
+                     QXHCI_CC_RESOURCE);
+    xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
+}
+
+/* Two transfers on one stream, of which neither can complete */
+static void test_busy_stream(QXHCI *x, const void *arg)
+{
+    const unsigned int *epid = arg;
+    UASPipe pipe = { .epid = *epid, .stream = STREAM };
+    QXHCIDevice dev;
+
+    xhci_start(x, &dev, &xhci_pin_mode);
+    qxhci_set_configuration(x, &dev);
+    configure(x, &dev, &pipe, EP_TYPE_BULK_IN);
+
+    submit(x, &dev, &pipe, alloc(x, 64), 64);
+    assert_completion(x, submit(x, &dev, &pipe, alloc(x, 64), 64),
+                      QXHCI_CC_STALL);
+    xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
+}
+
+static void add_uas_test(const char *name, const char *device_opts,
+                         XHCITestFunc func, const void *arg)
+{
+    xhci_add_device_test(name, device_opts, "usb-uas", func, arg);
+}
+
+static void register_uas_tests(void)
+{
+    static const unsigned int status = PIPE_STATUS, data_in = PIPE_DATA_IN;
+    static const uint8_t command_iu = 0x01, task_iu = 0x05;
+
+    /* High speed, which has no streams */
+    add_uas_test("uas/short-status", "msi=on,msix=on,p3=0",
+                 test_short_status, NULL);
+    add_uas_test("uas/tag-of-command", "msi=on,msix=on", test_tag,
+                 &command_iu);
+    add_uas_test("uas/tag-of-task", "msi=on,msix=on", test_tag, &task_iu);
+    add_uas_test("uas/stream-zero", "msi=on,msix=on", test_stream_zero, NULL);
+    add_uas_test("uas/unlike-streams", "msi=on,msix=on", test_unlike_streams,
+                 NULL);
+    add_uas_test("uas/busy-status", "msi=on,msix=on", test_busy_stream,
+                 &status);
+    add_uas_test("uas/busy-data", "msi=on,msix=on", test_busy_stream,
+                 &data_in);
+}
+
+libqos_init(register_uas_tests);
