@@ -215,11 +215,12 @@ series_files() {
     done
 }
 
-# The commits of the series in the tree, without
-# the empty ones that mark where a range begins.
+# The commits of the series in the tree, each with the number of its range, such
+# as 01; without the empty commits that mark where a range begins.
 series_commits() {
-    tree_git log --reverse --format='%H %s' base..series | grep -v '^[^ ]* range [0-9][0-9]xx: ' |
-        cut -d' ' -f1
+    tree_git log --reverse --format='%H %s' base..series |
+        awk '$2 == "range" && $3 ~ /^[0-9][0-9]xx:$/ { range = substr($3, 1, 2); next }
+            { print $1, range }'
 }
 
 # QEMU's qtests that need nothing but the binary, and are worth running when

@@ -57,6 +57,15 @@ class Misfit(Exception):
         super().__init__(why)
 
 
+def sparse_files(repo: Repo, files: Sequence[str]) -> None:
+    """Have only some files in a work tree, and VERSION."""
+    repo.raw('config', 'core.sparseCheckout', 'true')
+    info = repo.path / '.git' / 'info'
+    info.mkdir(exist_ok=True)
+    patterns = sorted({f'/{name}' for name in (*files, 'VERSION')})
+    (info / 'sparse-checkout').write_text('\n'.join(patterns) + '\n')
+
+
 class Copy:
     """A private copy of a tree at a commit, with only the files that matter."""
 
@@ -65,11 +74,7 @@ class Copy:
         self.repo = scratch(path, tree.git_path('objects'), *objects,
                             bare=False, like=tree)
         self.start = commit
-        git = path / '.git'
-        self.repo.raw('config', 'core.sparseCheckout', 'true')
-        patterns = sorted({f'/{name}' for name in (*files, 'VERSION')})
-        (git / 'info').mkdir(exist_ok=True)
-        (git / 'info' / 'sparse-checkout').write_text('\n'.join(patterns) + '\n')
+        sparse_files(self.repo, files)
         try:
             self.repo.raw('update-ref', '--no-deref', 'HEAD', commit)
             self.repo.raw('reset', '-q', '--hard')

@@ -127,5 +127,5 @@ def hunk_at(mail: Mail, path: str, line: str) -> Optional[str]:
         if row.startswith('diff --git '):
             here = row.endswith(f' b/{path}')
         elif here and re.match(rf'@@ -{line}[, ]', row):
-            return row
+            return row[:row.index(' @@') + 3]
     return None
