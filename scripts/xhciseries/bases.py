@@ -108,7 +108,7 @@ def for_version(version: str) -> Optional[Tuple[Base, bool]]:
     before = '.'.join(str(part) for part in numbers(version)[:2])
     if before != release:
         for base in load():
-            if before in base.releases:
+            if before in base.releases + base.near:
                 return base, False
     return None
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -259,6 +260,8 @@ def run_tests(temp: Path, source: Repo, row: Row) -> str:
     done = subprocess.run([TOP / 'scripts/build', '--tree', copy], env=env, check=False,
                           stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
+        for folder in (WORK / 'build').glob('tree-copy-*'):
+            shutil.rmtree(folder)
         return 'does not build'
     qemu = Path(done.stdout.splitlines()[-1])
     say(f'{row.release}: running the new qtests')
@@ -267,9 +270,9 @@ def run_tests(temp: Path, source: Repo, row: Row) -> str:
                     '--timeout', '120', '--match', 'xhci', '--exclude', 'pci-device-tests',
                     '--json', results, qemu.parent / 'tests/qtest/qos-test'],
                    check=False, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
-    if not results.exists():
-        return 'do not run'
-    all_results = [result for result, *_ in json.loads(results.read_text()).values()]
+    shutil.rmtree(qemu.parent)
+    all_results = [result for result, *_ in json.loads(results.read_text()).values()] \
+        if results.exists() else []
     if not all_results:
         return 'do not run'
     return f'{all_results.count("pass")} passed, {all_results.count("fail")} failed'
