@@ -33,7 +33,7 @@ from .ranges import RANGES, UPSTREAM, Commit, Range, of_tree
 from .tree import Tree
 from .ui import Parser, die, run_main, say, scratch_dir
 
-USAGE = '''scripts/port FROM TO...|--all [COMMIT...]
+USAGE = '''scripts/port FROM TO...|--all [COMMIT...] [--since REVISION]
        scripts/port --continue TO
        scripts/port --abort TO'''
 
@@ -83,26 +83,28 @@ def patches_of(tree: Tree, temp: Path) -> List[Patch]:
 class Source:
     """FROM, as it was and as it is."""
 
-    def __init__(self, base: Base, temp: Path) -> None:
+    def __init__(self, base: Base, temp: Path, since: str) -> None:
         self.tree = Tree(base).need_series()
         self.base = base
         if not self.tree.is_clean():
             say(f'note: what is not committed in {self.tree.path} is not carried over')
         (temp / 'from').mkdir()
         self.new = patches_of(self.tree, temp / 'from')
-        self.old = self.read_old(temp)
+        self.old = self.read_old(temp, since)
         self.old_commits = self.commit_old(temp)
         self.renamed = self.find_renamed()
 
-    def read_old(self, temp: Path) -> Dict[str, Mail]:
-        """The patches of FROM that are committed, by subject."""
+    def read_old(self, temp: Path, since: str) -> Dict[str, Mail]:
+        """The patches of FROM in a revision of this repository, by subject."""
         root = temp / 'committed'
         root.mkdir()
         repo = Repo(TOP, users=True)
         try:
             prefix = repo.out('rev-parse', '--show-prefix')
-            data = repo.raw('archive', '--format=tar', f'HEAD:{prefix}patches')
-        except GitError:
+            data = repo.raw('archive', '--format=tar', f'{since}:{prefix}patches')
+        except GitError as error:
+            if since != 'HEAD':
+                die(f'this repository has no patches in {since}: {error.line}')
             return {}
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
             archive.extractall(root)
@@ -462,6 +464,9 @@ def _main(argv: Optional[Sequence[str]]) -> int:
     parser.add_argument('words', nargs='*', metavar='FROM TO...', help=argparse.SUPPRESS)
     parser.add_argument('--all', action='store_true',
                         help='to all bases whose tree is there')
+    parser.add_argument('--since', metavar='REVISION', default='HEAD',
+                        help='of this repository: what changed since the patches there; '
+                        'for when the patches of FROM are committed already')
     parser.add_argument('--continue', dest='go_on', metavar='TO',
                         help='go on after a conflict')
     parser.add_argument('--abort', metavar='TO', help='put TO back to where it was')
@@ -493,7 +498,7 @@ def _main(argv: Optional[Sequence[str]]) -> int:
     if origin in targets:
         parser.error(f'{origin.name} cannot be ported to itself')
     with scratch_dir('port') as temp:
-        source = Source(origin, temp)
+        source = Source(origin, temp, args.since)
         chosen = source.choose(commits)
         stopped = [base.name for base in targets if not port_to(source, base, chosen, temp)]
     if stopped:
