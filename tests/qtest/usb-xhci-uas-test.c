@@ -159,6 +159,16 @@ static void test_tag(QXHCI *x, const void *arg)
     xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
 }
 
+/* MaxPSASize of HCCPARAMS1, 5.3.6; nec-usb-xhci had no streams before 10.0 */
+static bool has_streams(QXHCI *x)
+{
+    if (qpci_io_readl(&x->pdev, x->bar, 0x10) & 0xf000) {
+        return true;
+    }
+    g_test_skip("The controller has no streams");
+    return false;
+}
+
 /* Stream ID 0 is reserved, 4.12.2 */
 static void test_stream_zero(QXHCI *x, const void *arg)
 {
@@ -166,6 +176,9 @@ static void test_stream_zero(QXHCI *x, const void *arg)
     QXHCIDevice dev;
     QXHCITrb ev;
 
+    if (!has_streams(x)) {
+        return;
+    }
     xhci_start(x, &dev, &xhci_pin_mode);
     qxhci_set_configuration(x, &dev);
     configure(x, &dev, &status, EP_TYPE_BULK_IN);
@@ -187,6 +200,9 @@ static void test_unlike_streams(QXHCI *x, const void *arg)
     UASPipe data_in = { .epid = PIPE_DATA_IN, .stream = STREAM };
     QXHCIDevice dev;
 
+    if (!has_streams(x)) {
+        return;
+    }
     xhci_start(x, &dev, &xhci_pin_mode);
     qxhci_set_configuration(x, &dev);
     fill_ctx(x, &dev, &status, EP_TYPE_BULK_IN, MAX_PSTREAMS);
@@ -203,6 +219,9 @@ static void test_busy_stream(QXHCI *x, const void *arg)
     UASPipe pipe = { .epid = *epid, .stream = STREAM };
     QXHCIDevice dev;
 
+    if (!has_streams(x)) {
+        return;
+    }
     xhci_start(x, &dev, &xhci_pin_mode);
     qxhci_set_configuration(x, &dev);
     configure(x, &dev, &pipe, EP_TYPE_BULK_IN);
