@@ -198,6 +198,11 @@ class Job:
             if known is UPSTREAM:
                 self.apply_upstream(mails)
                 continue
+            needed = self.base.needs(known.code, self.version)
+            if needed:
+                out.left_out.append((known, Misfit(
+                    mails[0], f'it uses what came with QEMU {needed}')))
+                continue
             before = self.copy.head
             try:
                 if self.markers:

@@ -8,7 +8,7 @@ from typing import List, Optional, Tuple
 from .paths import PATCHES, WORK
 from .ui import die
 
-COLUMNS = ('base', 'releases', 'suite', 'made', 'commit', 'near')
+COLUMNS = ('base', 'releases', 'suite', 'made', 'commit', 'near', 'since')
 
 Version = Tuple[int, ...]
 
@@ -23,6 +23,20 @@ class Base:
     made: str
     commit: Optional[str]
     near: Tuple[str, ...]
+    since: Tuple[str, ...]
+
+    def needs(self, code: str, version: str) -> Optional[str]:
+        """The point release that a VERSION is too old for, to have a range.
+
+        None if it is not. A range is named by its code, such as 03.
+        """
+        mine = numbers(version)
+        for entry in self.since:
+            name, _, release = entry.partition(':')
+            first = numbers(release)
+            if name == code and mine[:2] == first[:2] and mine < first:
+                return release
+        return None
 
     @property
     def origin(self) -> str:
@@ -52,7 +66,8 @@ def load() -> List[Base]:
         found.append(Base(
             name=row['base'] or '', releases=_list(row['releases']),
             suite=row['suite'], made=row['made'] or '', commit=row['commit'],
-            near=_list(row['near'])))
+            near=_list(row['near']),
+            since=_list(row['since'])))
     return found
 
 

@@ -137,9 +137,9 @@ fake_repo() {
     rm -rf "$REPO/scripts/xhciseries/__pycache__"
     cat >"$REPO/patches/bases" <<'EOF'
 # for the tests
-base   releases suite    made   commit near
-v7.2   7.2      bookworm 7.2.5  -      8.0,8.1
-v10.0  10.0     trixie   10.0.5 -      10.1
+base   releases suite    made   commit near    since
+v7.2   7.2      bookworm 7.2.5  -      8.0,8.1 03:8.0.2
+v10.0  10.0     trixie   10.0.5 -      10.1    -
 EOF
     printf '%s\n' 'version: 1.0' "date: $DATE" >"$REPO/patches/VERSION"
     fake_qemu "$tree" 10.0.5
