@@ -13,6 +13,21 @@
 #include "libqos/qgraph.h"
 #include "usb-xhci-utils.h"
 
+/* Endpoint Type, 6.2.3 */
+#define EP_TYPE_ISOCH_IN    5
+
+/* TRB Types, 6.4.6 */
+#define TRB_ISOCH           5
+#define TRB_EVENT_DATA      7
+
+/* Isoch TRB, 6.4.1.3: start as soon as possible */
+#define TRB_SIA             BIT(31)
+
+/* Setup and Data Stage TRBs, 6.4.1.2 */
+#define TRB_IDT             BIT(6)
+#define TRB_TRT_IN          (3 << 16)
+#define TRB_DIR_IN          BIT(16)
+
 /* 6.4.1: the event comes without an interrupt, and waits for the next one */
 static void test_bei(QXHCI *x, const void *arg)
 {
@@ -69,11 +84,15 @@ static void test_bei_failed(QXHCI *x, const void *arg)
     xhci_send_key(x, true);
     assert_interrupts(x, t, trb, QXHCI_CC_SHORT_PACKET);
 
-    /* The keyboard has no such endpoint */
+    /* The keyboard has no such endpoint.  Without ISP it is no short packet */
     qxhci_configure_intr_in(x, &dev, QXHCI_EP_IN(2), XHCI_KBD_REPORT_SIZE);
     qxhci_drain(x);
-    trb = qxhci_submit_intr_in(x, &dev, QXHCI_EP_IN(2), XHCI_KBD_REPORT_SIZE,
-                               t->intr, QXHCI_TRB_BEI);
+    trb = qxhci_ring_put(x, &dev.intr_in, (QXHCITrb) {
+        .parameter = dev.buf,
+        .status = t->intr << 22 | XHCI_KBD_REPORT_SIZE,
+        .control = QXHCI_TRB_NORMAL << 10 | QXHCI_TRB_IOC | QXHCI_TRB_BEI,
+    });
+    qxhci_doorbell(x, dev.slot, QXHCI_EP_IN(2));
     assert_interrupts(x, t, trb, QXHCI_CC_STALL);
 }
 
@@ -116,11 +135,145 @@ static void test_bei_first(QXHCI *x, const void *arg)
     xhci_assert_quiet(x);
 }
 
+/* A TD in two TRBs, only the last with BEI: the first one interrupts */
+static void test_bei_last(QXHCI *x, const void *arg)
+{
+    const XHCIIntrTest *t = arg;
+    unsigned int ring = xhci_ring_of(t->setup, t->intr);
+    QXHCIDevice dev;
+    uint64_t trb;
+
+    xhci_start_kbd(x, &dev, t->setup);
+    trb = qxhci_submit_intr_in(x, &dev, XHCI_KBD_EP, XHCI_KBD_REPORT_SIZE / 2,
+                               t->intr, QXHCI_TRB_CH);
+    qxhci_submit_intr_in(x, &dev, XHCI_KBD_EP, XHCI_KBD_REPORT_SIZE / 2,
+                         t->intr, QXHCI_TRB_BEI);
+    xhci_send_key(x, true);
+    xhci_take_event(x, &dev, ring, trb);
+    xhci_assert_signalled(x, t->setup, ring);
+    qxhci_drain(x);
+    xhci_assert_quiet(x);
+}
+
+/*
+ * Each stage of a control transfer can have an event, and interrupts: where
+ * other TRBs have BEI, these have a reserved bit
+ */
+static void test_bei_stages(QXHCI *x, const void *arg)
+{
+    const XHCIIntrTest *t = arg;
+    unsigned int ring = xhci_ring_of(t->setup, t->intr);
+    uint64_t stage[2];
+    QXHCIDevice dev;
+
+    xhci_start(x, &dev, t->setup);
+    /* GET_DESCRIPTOR of the device */
+    qxhci_ring_put(x, &dev.ep0, (QXHCITrb) {
+        .parameter = 0x0012000001000680ULL,
+        .status = 8,
+        .control = QXHCI_TRB_SETUP << 10 | TRB_IDT | TRB_TRT_IN,
+    });
+    stage[0] = qxhci_ring_put(x, &dev.ep0, (QXHCITrb) {
+        .parameter = dev.buf,
+        .status = 2 << 22 | 18,
+        .control = QXHCI_TRB_DATA << 10 | TRB_DIR_IN | QXHCI_TRB_IOC |
+                   QXHCI_TRB_BEI,
+    });
+    stage[1] = qxhci_ring_put(x, &dev.ep0, (QXHCITrb) {
+        .status = t->intr << 22,
+        .control = QXHCI_TRB_STATUS << 10 | QXHCI_TRB_IOC | QXHCI_TRB_BEI,
+    });
+    /* The Data Stage is of an interrupter that says nothing */
+    if (t->setup->mapping) {
+        xhci_set_ie(x, 2, false);
+    }
+    qxhci_doorbell(x, dev.slot, QXHCI_EP0);
+    xhci_take_event(x, &dev, xhci_ring_of(t->setup, 2), stage[0]);
+    xhci_take_event(x, &dev, ring, stage[1]);
+    xhci_assert_signalled(x, t->setup, ring);
+    qxhci_drain(x);
+    xhci_assert_quiet(x);
+}
+
+/* Takes an event that came without an interrupt; the next event has one */
+static void assert_blocked(QXHCI *x, QXHCIDevice *dev, const XHCIIntrTest *t,
+                           uint64_t parameter)
+{
+    unsigned int ring = xhci_ring_of(t->setup, t->intr);
+    uint64_t trb;
+
+    xhci_assert_not_signalled(x);
+    xhci_take_event(x, dev, ring, parameter);
+    qxhci_ack(x, ring);
+    trb = qxhci_submit_get_descriptor(x, dev, t->intr);
+    xhci_take_event(x, dev, ring, trb);
+    xhci_assert_signalled(x, t->setup, ring);
+    qxhci_ack(x, ring);
+    xhci_assert_quiet(x);
+}
+
+/* 6.4.4.2: an Event Data TRB */
+static void test_bei_event_data(QXHCI *x, const void *arg)
+{
+    const XHCIIntrTest *t = arg;
+    const uint64_t event_data = 0x123456789abcdef0ULL;
+    QXHCIDevice dev;
+
+    xhci_start_kbd(x, &dev, t->setup);
+    qxhci_ring_put(x, &dev.intr_in, (QXHCITrb) {
+        .parameter = dev.buf,
+        .status = t->intr << 22 | XHCI_KBD_REPORT_SIZE,
+        .control = QXHCI_TRB_NORMAL << 10 | QXHCI_TRB_CH,
+    });
+    qxhci_ring_put(x, &dev.intr_in, (QXHCITrb) {
+        .parameter = event_data,
+        .status = t->intr << 22,
+        .control = TRB_EVENT_DATA << 10 | QXHCI_TRB_IOC | QXHCI_TRB_BEI,
+    });
+    qxhci_doorbell(x, dev.slot, XHCI_KBD_EP);
+    xhci_send_key(x, true);
+    assert_blocked(x, &dev, t, event_data);
+}
+
+/* 6.4.1.3: an Isoch TRB, on the endpoint of the keyboard */
+static void test_bei_isoch(QXHCI *x, const void *arg)
+{
+    QXHCIDevice dev;
+    uint64_t ctx, trb;
+
+    xhci_start_kbd(x, &dev, &xhci_msix_mode);
+    ctx = dev.in_ctx + (XHCI_KBD_EP + 1) * x->ctx_size;
+    qtest_writel(x->pdev.bus->qts, ctx + 4,
+                 XHCI_KBD_REPORT_SIZE << 16 | EP_TYPE_ISOCH_IN << 3);
+    qxhci_command(x, QXHCI_TRB_CONFIG_EP, dev.in_ctx, dev.slot);
+    qxhci_drain(x);
+
+    /* That the ring is empty then is an event, of interrupter 0 */
+    xhci_set_ie(x, 0, false);
+    xhci_send_key(x, true);
+    trb = qxhci_ring_put(x, &dev.intr_in, (QXHCITrb) {
+        .parameter = dev.buf,
+        .status = 1 << 22 | XHCI_KBD_REPORT_SIZE,
+        .control = TRB_ISOCH << 10 | TRB_SIA | QXHCI_TRB_IOC | QXHCI_TRB_BEI,
+    });
+    qxhci_doorbell(x, dev.slot, XHCI_KBD_EP);
+    xhci_assert_not_signalled(x);
+    xhci_take_event(x, &dev, 1, trb);
+    qxhci_ack(x, 1);
+    trb = qxhci_submit_get_descriptor(x, &dev, 1);
+    xhci_take_event(x, &dev, 1, trb);
+    xhci_assert_signalled(x, &xhci_msix_mode, 1);
+}
+
 static void register_bei_tests(void)
 {
     xhci_add_intr_tests("bei", test_bei);
     xhci_add_intr_tests("bei-failed", test_bei_failed);
     xhci_add_intr_tests("bei-first", test_bei_first);
+    xhci_add_intr_tests("bei-last", test_bei_last);
+    xhci_add_intr_tests("bei-stages", test_bei_stages);
+    xhci_add_intr_tests("bei-event-data", test_bei_event_data);
+    xhci_add_test("bei-isoch", &xhci_msix_mode, test_bei_isoch, NULL);
 }
 
 libqos_init(register_bei_tests);

@@ -257,6 +257,15 @@ static void test_msix_mask(QXHCI *x, const void *arg)
     }
 }
 
+/* Asserts that all of @expected, which ends with NULL, is in @text, in order */
+static void assert_says(const char *text, const char *const *expected)
+{
+    for (; *expected; expected++) {
+        text = strstr(text, *expected);
+        g_assert_nonnull(text);
+    }
+}
+
 /*
  * The trace of mode changes, which shows the mode before a guest could make use
  * of it: after a reset that takes a config write.
@@ -271,8 +280,8 @@ static void test_trace(QXHCI *x, const void *arg)
         "pin -> MSI, interrupter mapping on",
         "MSI -> MSI-X, interrupter mapping on",
         "MSI-X -> pin, interrupter mapping off",
+        NULL
     };
-    char *pos;
 
     qxhci_write_bit(x, QXHCI_MSI_ENABLE, true, 2);
     qxhci_write_bit(x, QXHCI_MSIX_ENABLE, true, 2);
@@ -280,14 +289,46 @@ static void test_trace(QXHCI *x, const void *arg)
     qtest_qmp_eventwait(qts, "RESET");
 
     log = xhci_log_stop(file);
-    pos = log;
-    for (int i = 0; i < ARRAY_SIZE(expected); i++) {
-        pos = strstr(pos, expected[i]);
-        g_assert_nonnull(pos);
-    }
+    assert_says(log, expected);
 #else
     g_test_skip("Built without the log trace backend");
 #endif
+}
+
+/* The same for a controller that QEMU starts with */
+static void test_trace_start(QXHCI *x, const void *arg)
+{
+#ifdef CONFIG_TRACE_LOG
+    static const char *const expected[] = {
+        "none -> pin, interrupter mapping off", NULL
+    };
+    g_autofree char *file = NULL;
+    g_autofree char *log = NULL;
+    int fd = g_file_open_tmp("xhci-test-XXXXXX", &file, NULL);
+
+    g_assert_cmpint(fd, >=, 0);
+    close(fd);
+    qtest_quit(qtest_initf("%s -D %s -trace usb_xhci_pci_intr_mode",
+                           qos_get_current_command_line(), file));
+    g_assert_true(g_file_get_contents(file, &log, NULL, NULL));
+    unlink(file);
+    assert_says(log, expected);
+#else
+    g_test_skip("Built without the log trace backend");
+#endif
+}
+
+/* What -device TYPE,help says of the property */
+static void test_property(QXHCI *x, const void *arg)
+{
+    bool nec = qpci_config_readw(&x->pdev, PCI_VENDOR_ID) == 0x1033;
+    g_autofree char *help = qtest_hmp(x->pdev.bus->qts, "device_add %s,help",
+                                      nec ? "nec-usb-xhci" : "qemu-xhci");
+    static const char *const expected[] = {
+        "conditional-intr-mapping=<bool>", "Interrupter Target", NULL
+    };
+
+    assert_says(help, expected);
 }
 
 static void register_switch_tests(void)
@@ -300,6 +341,8 @@ static void register_switch_tests(void)
     xhci_add_test("other-writes", &xhci_pin_mode, test_other_writes, NULL);
     xhci_add_test("msix-mask", &xhci_pin_mode, test_msix_mask, NULL);
     xhci_add_test("trace", &xhci_pin_mode, test_trace, NULL);
+    xhci_add_test("trace-start", &xhci_pin_mode, test_trace_start, NULL);
+    xhci_add_test("property", &xhci_pin_mode, test_property, NULL);
 }
 
 libqos_init(register_switch_tests);

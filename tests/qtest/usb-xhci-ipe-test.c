@@ -9,8 +9,10 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/units.h"
 #include "libqtest.h"
 #include "libqos/qgraph.h"
+#include "hw/pci/pci_regs.h"
 #include "usb-xhci-utils.h"
 
 /*
@@ -149,8 +151,66 @@ static void test_once(QXHCI *x, const void *arg)
 #endif
 }
 
+/*
+ * An event is left on a ring that crosses a 4 GiB boundary when ERDP goes back
+ * below it.  ERDP is written as two dwords, the low one first (5.1), so until
+ * the second write it is nowhere in the ring.
+ */
+static void test_erdp_halves(QXHCI *x, const void *arg)
+{
+    const XHCISetup *s = arg;
+    const uint64_t ring = 4 * GiB - 8 * QXHCI_TRB_SIZE;
+    QTestState *qts = x->pdev.bus->qts;
+    g_autofree QPCIDevice *shmem = NULL;
+    QXHCIDevice dev;
+    uint64_t erst, trb[2];
+
+    /* Memory for the half of the ring that events are written to */
+    shmem = qpci_device_find(x->pdev.bus, QPCI_DEVFN(0x1e, 0));
+    qpci_config_writel(shmem, PCI_BASE_ADDRESS_2, 4 * GiB - 1 * MiB);
+    qpci_config_writel(shmem, PCI_BASE_ADDRESS_3, 0);
+    qpci_device_enable(shmem);
+
+    xhci_start(x, &dev, s);
+    erst = guest_alloc(x->alloc, 64);
+    qtest_writeq(qts, erst, ring);
+    qtest_writeq(qts, erst + 8, 16);
+    qxhci_intr_write(x, 0, QXHCI_ERDP, 0);
+    qxhci_intr_write(x, 0, QXHCI_ERDP + 4, 1);
+    qxhci_intr_write(x, 0, QXHCI_ERSTBA, erst);
+    qxhci_intr_write(x, 0, QXHCI_ERSTBA + 4, 0);
+    x->event[0] = (QXHCIRing) { .addr = ring, .cycle = true };
+
+    trb[0] = qxhci_submit_get_descriptor(x, &dev, 0);
+    trb[1] = qxhci_submit_get_descriptor(x, &dev, 0);
+    xhci_take_event(x, &dev, 0, trb[0]);
+    xhci_assert_signalled(x, s, 0);
+    qxhci_intr_write(x, 0, QXHCI_IMAN, QXHCI_IMAN_IE | QXHCI_IMAN_IP);
+
+    qxhci_intr_write(x, 0, QXHCI_ERDP, (ring + QXHCI_TRB_SIZE) | QXHCI_ERDP_EHB);
+    xhci_assert_not_signalled(x);
+    qxhci_intr_write(x, 0, QXHCI_ERDP + 4, 0);
+    xhci_assert_signalled(x, s, 0);
+    xhci_take_event(x, &dev, 0, trb[1]);
+    guest_free(x->alloc, erst);
+}
+
 static void register_ipe_tests(void)
 {
+    const char *arch = qtest_get_arch();
+    bool x86 = !strcmp(arch, "i386") || !strcmp(arch, "x86_64");
+
+    for (int i = 0; i < ARRAY_SIZE(xhci_modes); i++) {
+        const XHCISetup *s = xhci_modes[i];
+        g_autofree char *name = g_strdup_printf("erdp-halves/%s", s->name);
+
+        if (x86 && qtest_has_device("ivshmem-plain")) {
+            xhci_add_device_test(name, s->device_opts, "usb-kbd "
+                                 "-object memory-backend-ram,id=mem,size=1M "
+                                 "-device ivshmem-plain,memdev=mem,addr=1e",
+                                 test_erdp_halves, s);
+        }
+    }
     xhci_add_setup_test("once", &xhci_msi_mode, test_once);
     xhci_add_setup_test("once", &xhci_msix_mode, test_once);
     xhci_add_intr_tests("busy", test_busy);

@@ -57,6 +57,30 @@ static void test_masked_switch(QXHCI *x, const void *arg)
                     0);
 }
 
+/* The same for each interrupter, which MSI can all signal */
+static void test_masked_to_msi(QXHCI *x, const void *arg)
+{
+    QXHCIDevice dev;
+    uint64_t trb;
+
+    /* Leaves addresses and data of the messages in place */
+    qxhci_set_mode(x, QXHCI_MSI, xhci_msi_mode.msi_vectors);
+    xhci_start(x, &dev, &xhci_msix_mode);
+    for (unsigned int ring = 0; ring < x->max_intrs; ring++) {
+        g_test_message("Interrupter %u", ring);
+        xhci_switch_mode(x, &xhci_msix_mode);
+        qxhci_write_bit(x, QXHCI_MSIX_MASKALL, true, 2);
+        trb = qxhci_submit_get_descriptor(x, &dev, ring);
+        xhci_assert_not_signalled(x);
+
+        xhci_switch_mode(x, &xhci_msi_mode);
+        xhci_assert_signalled(x, &xhci_msi_mode, ring);
+        xhci_take_event(x, &dev, ring, trb);
+        qxhci_ack(x, ring);
+        xhci_assert_quiet(x);
+    }
+}
+
 /* Unmasks @ring: its message comes, for the event at @trb, which is served */
 static void assert_message_left(QXHCI *x, QXHCIDevice *dev, unsigned int ring,
                                 uint64_t trb)
@@ -121,6 +145,8 @@ static void register_mask_tests(void)
 
     xhci_add_test("switch/msix-masked-to-pin", &xhci_pin_mode,
                   test_masked_switch, NULL);
+    xhci_add_test("switch/msix-masked-to-msi", &xhci_pin_mode,
+                  test_masked_to_msi, NULL);
     xhci_add_test("mask/polled-0", &xhci_pin_mode, test_masked_polled,
                   &rings[0]);
     xhci_add_test("mask/polled-1", &xhci_pin_mode, test_masked_polled,

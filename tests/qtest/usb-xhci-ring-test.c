@@ -1,9 +1,9 @@
 /*
- * QTest testcase for xHCI USB host controllers: disabled event rings
+ * QTest testcase for xHCI USB host controllers: event rings without room
  *
- * An event for an event ring that the guest did not set up is dropped, without
- * an error of the controller.  Section numbers are those of the xHCI
- * specification, revision 1.2.
+ * An event for an event ring that is full, or that the guest did not set up, is
+ * dropped, without an error of the controller.  Section numbers are those of
+ * the xHCI specification, revision 1.2.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -12,6 +12,10 @@
 #include "libqtest.h"
 #include "libqos/qgraph.h"
 #include "usb-xhci-utils.h"
+
+/* 6.4.5 and 6.4.6 */
+#define CC_EVENT_RING_FULL      21
+#define TRB_EV_HOST_CONTROLLER  37
 
 /* 5.5.2.3.1: a ring is disabled while ERSTSZ is 0 */
 static void test_disabled_ring(QXHCI *x, const void *arg)
@@ -58,9 +62,44 @@ static void test_disabled_ring(QXHCI *x, const void *arg)
     g_assert_cmpint(strstr(log, "interrupter 5") != NULL, ==, s->mapping);
 }
 
+/*
+ * 4.9.4: the last event that fits says that the ring is full, and what comes
+ * later is dropped.  On the pin, the events of all interrupters share ring 0.
+ */
+static void test_full_ring(QXHCI *x, const void *arg)
+{
+    const XHCISetup *s = arg;
+    unsigned int ring = s->mapping ? 1 : 0;
+    uint64_t trb[QXHCI_RING_TRBS + 10];
+    QXHCIDevice dev;
+    QXHCITrb ev;
+
+    xhci_start(x, &dev, s);
+    for (int i = 0; i < ARRAY_SIZE(trb); i++) {
+        trb[i] = qxhci_submit_get_descriptor(x, &dev, s->mapping ? 1 : i % 3);
+        qxhci_step(x, 1);
+    }
+    xhci_assert_signalled(x, s, ring);
+
+    /* One TRB tells a full ring from an empty one, one is for the error */
+    for (int i = 0; i < QXHCI_RING_TRBS - 2; i++) {
+        xhci_take_event(x, &dev, ring, trb[i]);
+    }
+    qxhci_event_wait(x, ring, &ev);
+    g_assert_cmpuint(QXHCI_TRB_TYPE(&ev), ==, TRB_EV_HOST_CONTROLLER);
+    g_assert_cmpuint(QXHCI_TRB_CC(&ev), ==, CC_EVENT_RING_FULL);
+    qxhci_ack(x, ring);
+    xhci_assert_quiet(x);
+
+    for (unsigned int target = 0; target < 3; target++) {
+        xhci_assert_delivery(x, &dev, s, target);
+    }
+}
+
 static void register_ring_tests(void)
 {
     for (int i = 0; i < ARRAY_SIZE(xhci_modes); i++) {
+        xhci_add_setup_test("full-ring", xhci_modes[i], test_full_ring);
         xhci_add_setup_test("disabled-ring", xhci_modes[i],
                             test_disabled_ring);
     }

@@ -17,6 +17,11 @@
 #define EP_TYPE_BULK_OUT    2
 #define EP_TYPE_BULK_IN     6
 
+/* A disk that takes 200 ms for a request */
+#define UAS_WITH_DISK "usb-uas,id=uas -device scsi-hd,bus=uas.0,drive=disk " \
+    "-blockdev null-co,node-name=disk,size=65536,read-zeroes=on," \
+    "latency-ns=200000000"
+
 /* Pipes of usb-uas, as endpoint IDs */
 #define PIPE_COMMAND        2
 #define PIPE_STATUS         QXHCI_EP_IN(2)
@@ -232,6 +237,168 @@ static void test_busy_stream(QXHCI *x, const void *arg)
     xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
 }
 
+/* The device is reset while a transfer waits for the data of a command */
+static void test_reset_data(QXHCI *x, const void *arg)
+{
+    QTestState *qts = x->pdev.bus->qts;
+    UASPipe command = { .epid = PIPE_COMMAND };
+    UASPipe status = { .epid = PIPE_STATUS, .stream = STREAM };
+    UASPipe data_in = { .epid = PIPE_DATA_IN, .stream = STREAM };
+    /* A Command IU: TEST UNIT READY, which only tells of a reset */
+    uint8_t iu[32] = { 0x01, 0, 0, STREAM, };
+    uint64_t buf, trb;
+    QXHCIDevice dev;
+    QXHCITrb ev;
+
+    if (!has_streams(x)) {
+        return;
+    }
+    xhci_start(x, &dev, &xhci_pin_mode);
+    qxhci_set_configuration(x, &dev);
+    configure(x, &dev, &command, EP_TYPE_BULK_OUT);
+    fill_ctx(x, &dev, &status, EP_TYPE_BULK_IN, MAX_PSTREAMS);
+    fill_ctx(x, &dev, &data_in, EP_TYPE_BULK_IN, MAX_PSTREAMS);
+    g_assert_cmpuint(enable(x, &dev, BIT(status.epid) | BIT(data_in.epid)), ==,
+                     QXHCI_CC_SUCCESS);
+
+    buf = alloc(x, sizeof(iu));
+    qtest_memwrite(qts, buf, iu, sizeof(iu));
+    trb = submit(x, &dev, &command, buf, sizeof(iu));
+    assert_completion(x, trb, QXHCI_CC_SUCCESS);
+    trb = submit(x, &dev, &status, alloc(x, 128), 128);
+    assert_completion(x, trb, QXHCI_CC_SHORT_PACKET);
+
+    iu[16] = 0x28; /* READ(10), of one block */
+    iu[24] = 1;
+    qtest_memwrite(qts, buf, iu, sizeof(iu));
+    trb = submit(x, &dev, &data_in, alloc(x, 512), 512);
+    assert_completion(x, submit(x, &dev, &command, buf, sizeof(iu)),
+                      QXHCI_CC_SUCCESS);
+
+    qxhci_oper_write(x, QXHCI_PORTSC(dev.port),
+                     QXHCI_PORTSC_PP | QXHCI_PORTSC_PR);
+    do {
+        qxhci_event_wait(x, 0, &ev);
+    } while (QXHCI_TRB_TYPE(&ev) == QXHCI_TRB_EV_PORT);
+    g_assert_cmphex(ev.parameter, ==, trb);
+    qxhci_ack(x, 0);
+    qxhci_command(x, QXHCI_TRB_FOR_EP(QXHCI_TRB_STOP_EP, data_in.epid), 0,
+                  dev.slot);
+    xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
+}
+
+/* Streams of a device that does not use them, as it is at high speed */
+static void test_stop_stream(QXHCI *x, const void *arg)
+{
+    UASPipe status = { .epid = PIPE_STATUS, .stream = STREAM };
+    QXHCIDevice dev;
+    QXHCITrb ev;
+
+    if (!has_streams(x)) {
+        return;
+    }
+    xhci_start(x, &dev, &xhci_pin_mode);
+    qxhci_set_configuration(x, &dev);
+    configure(x, &dev, &status, EP_TYPE_BULK_IN);
+
+    submit(x, &dev, &status, alloc(x, 64), 64);
+    qxhci_ring_put(x, &x->cmd, (QXHCITrb) {
+        .control = QXHCI_TRB_STOP_EP << 10 | status.epid << 16 |
+                   dev.slot << 24,
+    });
+    qxhci_doorbell(x, 0, 0);
+    qxhci_event_wait(x, 0, &ev);
+    g_assert_cmpuint(QXHCI_TRB_TYPE(&ev), ==, QXHCI_TRB_EV_TRANSFER);
+    qxhci_event_wait(x, 0, &ev);
+    g_assert_cmpuint(QXHCI_TRB_TYPE(&ev), ==, QXHCI_TRB_EV_COMMAND);
+    qxhci_ack(x, 0);
+    xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
+}
+
+/* A transfer on the endpoint that has the number of the command pipe, but IN */
+static void test_command_in(QXHCI *x, const void *arg)
+{
+    UASPipe pipe = { .epid = QXHCI_EP_IN(1) };
+    uint64_t buf = alloc(x, 64);
+    uint8_t data[64];
+    QXHCIDevice dev;
+
+    xhci_start(x, &dev, &xhci_pin_mode);
+    qxhci_set_configuration(x, &dev);
+    configure(x, &dev, &pipe, EP_TYPE_BULK_IN);
+
+    qtest_memset(x->pdev.bus->qts, buf, 0xa5, sizeof(data));
+    assert_completion(x, submit(x, &dev, &pipe, buf, sizeof(data)),
+                      QXHCI_CC_STALL);
+    qtest_memread(x->pdev.bus->qts, buf, data, sizeof(data));
+    for (int i = 0; i < sizeof(data); i++) {
+        g_assert_cmphex(data[i], ==, 0xa5);
+    }
+    xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
+}
+
+/* The same with the number of the status pipe, which is in use, but OUT */
+static void test_status_out(QXHCI *x, const void *arg)
+{
+    UASPipe status = { .epid = PIPE_STATUS };
+    UASPipe pipe = { .epid = PIPE_STATUS - 1 };
+    QXHCIDevice dev;
+
+    xhci_start(x, &dev, &xhci_pin_mode);
+    qxhci_set_configuration(x, &dev);
+    configure(x, &dev, &status, EP_TYPE_BULK_IN);
+    configure(x, &dev, &pipe, EP_TYPE_BULK_OUT);
+
+    submit(x, &dev, &status, alloc(x, 64), 64);
+    assert_completion(x, submit(x, &dev, &pipe, alloc(x, 64), 64),
+                      QXHCI_CC_STALL);
+    xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
+}
+
+/* The host reads for the tag of a command that writes */
+static void test_read_of_write(QXHCI *x, const void *arg)
+{
+    QTestState *qts = x->pdev.bus->qts;
+    UASPipe command = { .epid = PIPE_COMMAND };
+    UASPipe status = { .epid = PIPE_STATUS, .stream = STREAM };
+    UASPipe data_in = { .epid = PIPE_DATA_IN, .stream = STREAM };
+    uint8_t iu[32] = { 0x01, 0, 0, STREAM, };
+    uint64_t buf, trb;
+    QXHCIDevice dev;
+    QXHCITrb ev;
+
+    if (!has_streams(x)) {
+        return;
+    }
+    xhci_start(x, &dev, &xhci_pin_mode);
+    qxhci_set_configuration(x, &dev);
+    configure(x, &dev, &command, EP_TYPE_BULK_OUT);
+    fill_ctx(x, &dev, &status, EP_TYPE_BULK_IN, MAX_PSTREAMS);
+    fill_ctx(x, &dev, &data_in, EP_TYPE_BULK_IN, MAX_PSTREAMS);
+    g_assert_cmpuint(enable(x, &dev, BIT(status.epid) | BIT(data_in.epid)), ==,
+                     QXHCI_CC_SUCCESS);
+
+    /* TEST UNIT READY, which only tells of a reset */
+    buf = alloc(x, sizeof(iu));
+    qtest_memwrite(qts, buf, iu, sizeof(iu));
+    assert_completion(x, submit(x, &dev, &command, buf, sizeof(iu)),
+                      QXHCI_CC_SUCCESS);
+    trb = submit(x, &dev, &status, alloc(x, 128), 128);
+    assert_completion(x, trb, QXHCI_CC_SHORT_PACKET);
+
+    iu[16] = 0x2a; /* WRITE(10), of one block */
+    iu[24] = 1;
+    qtest_memwrite(qts, buf, iu, sizeof(iu));
+    trb = submit(x, &dev, &data_in, alloc(x, 512), 512);
+    submit(x, &dev, &command, buf, sizeof(iu));
+    do {
+        qxhci_event_wait(x, 0, &ev);
+    } while (ev.parameter != trb);
+    g_assert_cmpuint(QXHCI_TRB_CC(&ev), ==, QXHCI_CC_STALL);
+    qxhci_drain(x);
+    xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
+}
+
 static void add_uas_test(const char *name, const char *device_opts,
                          XHCITestFunc func, const void *arg)
 {
@@ -252,6 +419,14 @@ static void register_uas_tests(void)
     add_uas_test("uas/stream-zero", "msi=on,msix=on", test_stream_zero, NULL);
     add_uas_test("uas/unlike-streams", "msi=on,msix=on", test_unlike_streams,
                  NULL);
+    xhci_add_device_test("uas/reset-data", "msi=on,msix=on", UAS_WITH_DISK,
+                         test_reset_data, NULL);
+    add_uas_test("uas/stop-stream", "msi=on,msix=on,p3=0", test_stop_stream,
+                 NULL);
+    add_uas_test("uas/command-in", "msi=on,msix=on", test_command_in, NULL);
+    add_uas_test("uas/status-out", "msi=on,msix=on", test_status_out, NULL);
+    xhci_add_device_test("uas/read-of-write", "msi=on,msix=on", UAS_WITH_DISK,
+                         test_read_of_write, NULL);
     add_uas_test("uas/busy-status", "msi=on,msix=on", test_busy_stream,
                  &status);
     add_uas_test("uas/busy-data", "msi=on,msix=on", test_busy_stream,

@@ -1,0 +1,191 @@
+/*
+ * QTest testcase for usb-storage behind xHCI: what is not due
+ *
+ * What no driver would send to usb-storage, which must not stop QEMU.  Section
+ * numbers are those of the xHCI specification, revision 1.2, unless they are
+ * of USB Mass Storage Class, Bulk-Only Transport (BOT), revision 1.0.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "libqtest.h"
+#include "libqos/qgraph.h"
+#include "usb-xhci-utils.h"
+
+/* A disk that takes 200 ms for a request */
+#define STORAGE "usb-storage,drive=disk -blockdev " \
+    "null-co,node-name=disk,size=65536,read-zeroes=on,latency-ns=200000000"
+
+/* Endpoint Types, 6.2.3 */
+#define EP_TYPE_BULK_OUT    2
+#define EP_TYPE_BULK_IN     6
+
+/* Endpoint IDs of the endpoints, and of the other direction of the first */
+#define EPID_IN             QXHCI_EP_IN(1)
+#define EPID_OUT            4
+#define EPID_OTHER          2
+
+/* Command Block Wrapper, BOT 5.1 */
+#define CBW_SIZE            31
+#define CBW_FLAGS_IN        0x80
+
+/* Command Status Wrapper, BOT 5.2 */
+#define CSW_SIZE            13
+
+/* SCSI commands */
+static const uint8_t test_unit_ready[10] = { 0x00 };
+static const uint8_t inquiry[10] = { 0x12, 0, 0, 0, 36, };
+static const uint8_t read_block[10] = { 0x28, [8] = 1, };
+
+typedef struct Storage {
+    QXHCIDevice dev;
+    QXHCIRing ring[EPID_OUT + 1];
+    uint64_t buf;
+} Storage;
+
+static uint64_t alloc(QXHCI *x, size_t size)
+{
+    uint64_t addr = guest_alloc(x->alloc, size);
+
+    qtest_memset(x->pdev.bus->qts, addr, 0, size);
+    return addr;
+}
+
+static void fill_ctx(QXHCI *x, Storage *s, unsigned int epid,
+                     unsigned int ep_type)
+{
+    QTestState *qts = x->pdev.bus->qts;
+    uint64_t ctx = s->dev.in_ctx + (epid + 1) * x->ctx_size;
+    QXHCIRing *ring = &s->ring[epid];
+
+    ring->addr = alloc(x, QXHCI_RING_TRBS * QXHCI_TRB_SIZE);
+    ring->cycle = true;
+    qtest_writel(qts, ctx + 4, 512 << 16 | ep_type << 3 | 3 << 1);
+    qtest_writeq(qts, ctx + 8, ring->addr | 1 /* DCS */);
+}
+
+static void start(QXHCI *x, Storage *s)
+{
+    QTestState *qts = x->pdev.bus->qts;
+
+    memset(s, 0, sizeof(*s));
+    xhci_start(x, &s->dev, &xhci_pin_mode);
+    qxhci_set_configuration(x, &s->dev);
+    fill_ctx(x, s, EPID_IN, EP_TYPE_BULK_IN);
+    fill_ctx(x, s, EPID_OUT, EP_TYPE_BULK_OUT);
+    /* The controller goes by the Endpoint Type, not by the endpoint ID */
+    fill_ctx(x, s, EPID_OTHER, EP_TYPE_BULK_IN);
+    qtest_writel(qts, s->dev.in_ctx + 4, BIT(0) | BIT(EPID_IN) |
+                 BIT(EPID_OUT) | BIT(EPID_OTHER));
+    qtest_writel(qts, s->dev.in_ctx + x->ctx_size, EPID_OUT << 27);
+    qxhci_command(x, QXHCI_TRB_CONFIG_EP, s->dev.in_ctx, s->dev.slot);
+    s->buf = alloc(x, 1024);
+}
+
+static uint64_t submit(QXHCI *x, Storage *s, unsigned int epid,
+                       unsigned int len)
+{
+    uint64_t trb = qxhci_ring_put(x, &s->ring[epid], (QXHCITrb) {
+        .parameter = s->buf,
+        .status = len,
+        .control = QXHCI_TRB_NORMAL << 10 | QXHCI_TRB_IOC,
+    });
+
+    qxhci_doorbell(x, s->dev.slot, epid);
+    return trb;
+}
+
+static void assert_completion(QXHCI *x, uint64_t trb, unsigned int cc)
+{
+    QXHCITrb ev;
+
+    qxhci_event_wait(x, 0, &ev);
+    g_assert_cmphex(ev.parameter, ==, trb);
+    g_assert_cmpuint(QXHCI_TRB_CC(&ev), ==, cc);
+    qxhci_ack(x, 0);
+}
+
+static void command(QXHCI *x, Storage *s, const uint8_t *cdb, uint32_t len)
+{
+    uint8_t cbw[CBW_SIZE] = { 'U', 'S', 'B', 'C', };
+
+    stl_le_p(cbw + 8, len);
+    cbw[12] = CBW_FLAGS_IN;
+    cbw[14] = 10;
+    memcpy(cbw + 15, cdb, 10);
+    qtest_memwrite(x->pdev.bus->qts, s->buf, cbw, sizeof(cbw));
+    assert_completion(x, submit(x, s, EPID_OUT, sizeof(cbw)),
+                      QXHCI_CC_SUCCESS);
+}
+
+static void status(QXHCI *x, Storage *s)
+{
+    assert_completion(x, submit(x, s, EPID_IN, CSW_SIZE), QXHCI_CC_SUCCESS);
+}
+
+/* A reset instead of the status of a command with a residue, BOT 3.1 */
+static void test_reset(QXHCI *x, const void *arg)
+{
+    uint64_t trb;
+    Storage s;
+
+    start(x, &s);
+    command(x, &s, inquiry, 512);
+    assert_completion(x, submit(x, &s, EPID_IN, 512), QXHCI_CC_SUCCESS);
+
+    /* Bulk-Only Mass Storage Reset */
+    qxhci_ring_put(x, &s.dev.ep0, (QXHCITrb) {
+        .parameter = 0x000000000000ff21ULL,
+        .status = 8,
+        .control = QXHCI_TRB_SETUP << 10 | BIT(6) /* IDT */,
+    });
+    trb = qxhci_ring_put(x, &s.dev.ep0, (QXHCITrb) {
+        .control = QXHCI_TRB_STATUS << 10 | QXHCI_TRB_IOC | BIT(16) /* IN */,
+    });
+    qxhci_doorbell(x, s.dev.slot, QXHCI_EP0);
+    assert_completion(x, trb, QXHCI_CC_SUCCESS);
+
+    command(x, &s, test_unit_ready, 0);
+    status(x, &s);
+    xhci_assert_delivery(x, &s.dev, &xhci_pin_mode, 0);
+}
+
+/* While a packet waits for data, one comes by another endpoint */
+static void test_second_packet(QXHCI *x, const void *arg)
+{
+    QXHCITrb ev;
+    Storage s;
+
+    start(x, &s);
+    /* This one only tells that the unit was reset */
+    command(x, &s, test_unit_ready, 0);
+    status(x, &s);
+
+    command(x, &s, read_block, 512);
+    submit(x, &s, EPID_IN, 512);
+    assert_completion(x, submit(x, &s, EPID_OTHER, 512), QXHCI_CC_STALL);
+
+    qxhci_ring_put(x, &x->cmd, (QXHCITrb) {
+        .control = QXHCI_TRB_STOP_EP << 10 | EPID_IN << 16 | s.dev.slot << 24,
+    });
+    qxhci_doorbell(x, 0, 0);
+    /* The transfer has been stopped, unless it was too fast */
+    qxhci_event_wait(x, 0, &ev);
+    g_assert_cmpuint(QXHCI_TRB_TYPE(&ev), ==, QXHCI_TRB_EV_TRANSFER);
+    qxhci_event_wait(x, 0, &ev);
+    g_assert_cmpuint(QXHCI_TRB_TYPE(&ev), ==, QXHCI_TRB_EV_COMMAND);
+    qxhci_ack(x, 0);
+    xhci_assert_delivery(x, &s.dev, &xhci_pin_mode, 0);
+}
+
+static void register_storage_tests(void)
+{
+    xhci_add_device_test("storage/reset", "msi=on,msix=on", STORAGE,
+                         test_reset, NULL);
+    xhci_add_device_test("storage/second-packet", "msi=on,msix=on", STORAGE,
+                         test_second_packet, NULL);
+}
+
+libqos_init(register_storage_tests);
