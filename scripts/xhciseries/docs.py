@@ -2,6 +2,7 @@
 """Check the Markdown files: links, commands, and options of QEMU."""
 
 import argparse
+import fnmatch
 import os
 import re
 import subprocess
@@ -40,7 +41,8 @@ MODEL = f"(?:{'|'.join((*CONTROLLERS, PARENT))})"
 DEVICE = re.compile(rf'(?<![\w.-])({MODEL})((?:,[\w-]+=[^\s,`"\'<)]*)+)')
 #: -global nec-usb-xhci.a=b, with or without -global
 GLOBAL = re.compile(rf'(?<![\w.-])({MODEL})\.([\w-]+)=([^\s,`"\'<)]*)')
-TRACE = re.compile(r'(?<![\w-])(usb_xhci_\w+)')
+#: A trace event, or a pattern for several
+TRACE = re.compile(r'(?<![\w-])(usb_xhci_[\w*]+)')
 #: What begins like a command of this repository.
 COMMAND = re.compile(r'^(?:\$ )?(?:nice |sudo )*(?:[A-Z_]+=\S+ )*'
                      r'((?:scripts|bench|tests/(?:guest|recipes|faults|stock|scripts))/[\w./-]+)'
@@ -224,7 +226,7 @@ class Checker:
         for code in self.all_code_and_recipes():
             for name in TRACE.findall(code.text):
                 count += 1
-                if events and name not in events:
+                if events and not fnmatch.filter(events, name):
                     self.complain(code.where, f'{qemu} has no trace event {name}')
             for model, name, value, args in _settings(code.text):
                 count += 1
