@@ -11,6 +11,7 @@
 set -euo pipefail
 : "${OSK:?set OSK to the 64 characters that isa-applesmc needs}"
 
+# shellcheck disable=SC2054 # the commas are those of options
 args=(
     -name macos
     -machine q35 -accel "${ACCEL:-kvm}"
