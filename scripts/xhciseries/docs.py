@@ -13,7 +13,7 @@ from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
 from urllib.parse import unquote
 
 from .git import Repo
-from .paths import TOP
+from .paths import PATCHES, TOP
 from .ui import Parser, die, run_main, say
 
 USAGE = 'scripts/check-docs [--qemu BINARY] [FILE...]'
@@ -22,6 +22,8 @@ TEXT = '''
 Check the Markdown files of this repository, or only FILE...:
 
 - each link inside the repository leads to a file, and to a heading there;
+- each document in docs is in the index, docs/README.md, and the newest version in
+  CHANGELOG.md is that of patches/VERSION;
 - each command of this repository in code exists, and has the options given;
 - with --qemu: BINARY knows each property of nec-usb-xhci, qemu-xhci and
   pci-xhci that is in code here or in docs/recipes, and takes the value; and it
@@ -177,6 +179,22 @@ class Checker:
             if anchor not in self.pages[path].anchors:
                 self.complain(where, f'no such heading: {target}')
 
+    def overview(self) -> None:
+        """Check the index of the documents, and the version in the list of changes."""
+        index, changes = self.pages.get('docs/README.md'), self.pages.get('CHANGELOG.md')
+        if index:
+            linked = {os.path.normpath(f'docs/{target.partition("#")[0]}')
+                      for _, target in index.links}
+            for name in self.names:
+                if re.fullmatch(r'docs/[^/]+\.md', name) and name != 'docs/README.md' \
+                        and name not in linked:
+                    self.complain('docs/README.md', f'does not list {name}')
+        if changes:
+            found = re.search(r'^version: *(\S+)', (PATCHES / 'VERSION').read_text(), re.M)
+            told = re.search(r'^## *(\S+)', (TOP / 'CHANGELOG.md').read_text(), re.M)
+            if found and (not told or told[1] != found[1]):
+                self.complain('CHANGELOG.md', f'does not begin with version {found[1]}')
+
     # --- commands ---------------------------------------------------------------
 
     def commands(self) -> int:
@@ -311,6 +329,7 @@ def _main(argv: Optional[Sequence[str]]) -> int:
         names = [str(Path(os.path.abspath(file)).relative_to(TOP)) for file in args.files]
     checker = Checker(names)
     told = [f'{checker.links()} links', f'{checker.commands()} commands']
+    checker.overview()
     if args.qemu:
         told.append(f'{checker.options(args.qemu)} options')
     for line in checker.wrong:
