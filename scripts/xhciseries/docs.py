@@ -80,8 +80,9 @@ def slug(heading: str) -> str:
 def read_page(path: Path, name: str) -> Page:
     """Parse a Markdown file."""
     try:
-        done = subprocess.run(['cmark-gfm', '-e', 'table', '--to', 'xml', '--sourcepos', str(path)],
-                              check=False, capture_output=True, text=True)
+        done = subprocess.run(
+            ['cmark-gfm', '-e', 'table', '--to', 'xml', '--sourcepos', str(path)],
+            check=False, capture_output=True, text=True)
     except FileNotFoundError:
         die('cmark-gfm is missing: install the package cmark-gfm')
     if done.returncode:
@@ -166,7 +167,8 @@ class Checker:
 
     def _link(self, name: str, where: str, target: str) -> None:
         path, _, anchor = target.partition('#')
-        path = os.path.normpath(os.path.join(os.path.dirname(name), unquote(path))) if path else name
+        path = name if not path else \
+            os.path.normpath(os.path.join(os.path.dirname(name), unquote(path)))
         full = TOP / path
         if path not in self.there:
             self.complain(where, f'no such file in the repository: {target}')

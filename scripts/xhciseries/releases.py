@@ -306,8 +306,9 @@ def short_table(rows: Sequence[Row]) -> List[str]:
     """The table for README.md: a line for each series that a release takes."""
     out = ['| QEMU | series | `git am`, for the newest of these |', '| --- | --- | --- |']
     for base in load():
-        releases = sorted((row for row in rows if row.base == base.name and '(' not in row.release),
-                          key=lambda row: row.order)
+        releases = sorted(
+            (row for row in rows if row.base == base.name and '(' not in row.release),
+            key=lambda row: row.order)
         fit = [row for row in releases if row.am != '-']
         if fit:
             some = '' if len(fit) == len(releases) else ', not all of them'
