@@ -31,12 +31,14 @@ each point release that the git repository has a tag for, from 7.2.16 on, and
 each COMMIT; with --tree: what is committed in a git tree of QEMU, such as a
 distribution's. On each, scripts/apply --to and plain git am have to give the
 same tree. The results go to patches/releases, one line for each release, and
-the table in README.md is written from them; without --source and --tree, that
-is all that is done.
+the tables in README.md (one line for each series) and docs/releases.md (all
+releases) are written from them; without --source and --tree, that is all that
+is done.
 '''
 
 RECORD = PATCHES / 'releases'
 README = TOP / 'README.md'
+FULL = TOP / 'docs' / 'releases.md'
 BEGIN = '<!-- releases: written by scripts/releases -->'
 END = '<!-- end of releases -->'
 FIRST = (7, 2, 16)
@@ -278,10 +280,10 @@ def run_tests(temp: Path, source: Repo, row: Row) -> str:
     return f'{all_results.count("pass")} passed, {all_results.count("fail")} failed'
 
 
-# --- the table ------------------------------------------------------------------
+# --- the tables -----------------------------------------------------------------
 
-def table(rows: Sequence[Row]) -> List[str]:
-    """The table for README.md: neighbours with the same outcome share a line."""
+def full_table(rows: Sequence[Row]) -> List[str]:
+    """The table for docs/releases.md: neighbours with the same outcome share a line."""
     groups: List[List[Row]] = []
     for row in sorted(rows, key=lambda row: row.order):
         plain = '(' not in row.release
@@ -292,14 +294,35 @@ def table(rows: Sequence[Row]) -> List[str]:
             groups.append([row])
     out = ['| QEMU | `git am` | ranges |', '| --- | --- | --- |']
     for group in groups:
-        first, last = group[0], group[-1]
-        name = first.release if first is last else f'{first.release} to {last.release}'
+        first = group[0]
         if first.am == '-':
-            out.append(f'| {name} | - | {_why_not(first)} |')
-            continue
-        names = ' '.join(f'patches/{word}' for word in first.am.split())
-        out.append(f'| {name} | `{names}` | {_ranges(first)} |')
+            out.append(f'| {_span(group)} | - | {_why_not(first)} |')
+        else:
+            out.append(f'| {_span(group)} | `{_files(first)}` | {_ranges(first)} |')
     return out
+
+
+def short_table(rows: Sequence[Row]) -> List[str]:
+    """The table for README.md: a line for each series that a release takes."""
+    out = ['| QEMU | series | `git am`, for the newest of these |', '| --- | --- | --- |']
+    for base in load():
+        releases = sorted(
+            (row for row in rows if row.base == base.name and '(' not in row.release),
+            key=lambda row: row.order)
+        fit = [row for row in releases if row.am != '-']
+        if fit:
+            some = '' if len(fit) == len(releases) else ', not all of them'
+            out.append(f'| {_span(fit)}{some} | {base.name} | `{_files(fit[-1])}` |')
+    return out
+
+
+def _span(group: Sequence[Row]) -> str:
+    first, last = group[0].release, group[-1].release
+    return first if first == last else f'{first} to {last}'
+
+
+def _files(row: Row) -> str:
+    return ' '.join(f'patches/{word}' for word in row.am.split())
 
 
 def _ranges(row: Row) -> str:
@@ -321,21 +344,29 @@ def _why_not(row: Row) -> str:
     return f'none: {known.name} does not fit' if known else 'none'
 
 
-def write_table(rows: Sequence[Row], check: bool) -> None:
-    """Put the table into README.md, or fail if another one is there."""
-    text = README.read_text()
+def write_tables(rows: Sequence[Row], check: bool) -> None:
+    """Put the tables into the documents, or fail if others are there."""
+    tables = {README: short_table(rows), FULL: full_table(rows)}
+    new = {path: _with_table(path, table) for path, table in tables.items()}
+    for path, text in new.items():
+        if text == path.read_text():
+            continue
+        if check:
+            die(f'the table of releases in {path.relative_to(TOP)} is not that of '
+                'patches/releases: run scripts/releases')
+        path.write_text(text)
+
+
+def _with_table(path: Path, table: Sequence[str]) -> str:
+    name = path.relative_to(TOP)
+    if not path.is_file():
+        die(f'{name} is missing: restore it with git checkout {name}')
+    text = path.read_text()
     if text.count(BEGIN + '\n') != 1 or text.count(END) != 1:
-        die('README.md lacks the lines between which the table goes: '
-            f'{BEGIN} and {END}')
+        die(f'{name} lacks the lines between which the table goes: {BEGIN} and {END}')
     head, _, rest = text.partition(BEGIN + '\n')
     tail = rest.partition(END)[2]
-    new = head + BEGIN + '\n' + '\n'.join(table(rows)) + '\n' + END + tail
-    if new == text:
-        return
-    if check:
-        die('the table of releases in README.md is not that of patches/releases: '
-            'run scripts/releases')
-    README.write_text(new)
+    return head + BEGIN + '\n' + '\n'.join(table) + '\n' + END + tail
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -353,7 +384,7 @@ def _main(argv: Optional[Sequence[str]]) -> None:
     parser.add_argument('--run', action='store_true',
                         help='also build each DIR with the series, and run the new qtests on it')
     parser.add_argument('--check', action='store_true',
-                        help='write nothing; fail if README.md has another table')
+                        help='write nothing; fail if the documents have other tables')
     args = parser.parse(argv)
     if args.commits and not args.source:
         parser.error(f"commits go with --source: '{args.commits[0]}'")
@@ -375,4 +406,4 @@ def _main(argv: Optional[Sequence[str]]) -> None:
         print('\t'.join(row.cells))
     if new:
         write_record(rows)
-    write_table(list(rows.values()), args.check)
+    write_tables(list(rows.values()), args.check)
