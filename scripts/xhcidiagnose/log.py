@@ -114,7 +114,8 @@ def _conclude(report: Report, trace: Trace) -> None:
         modes = {_mode_at(trace, e) for e in untold}
         report.conclude(
             AFFECTED, f'{len(untold)} of {len(trace.events)} events, on ring {rings}, were not '
-            'announced to the guest, which waits for them', *_advice(modes))
+            'announced to the guest, which waits for them',
+            *_advice(modes, bool(trace.seen['pci_intr_mode'])))
     elif not told:
         report.conclude(UNKNOWN, 'nothing in this log uses interrupts of the controller; '
                         'firmware polls', 'Log until the guest itself has started, and type '
@@ -137,12 +138,17 @@ def _mode_at(trace: Trace, event: Event) -> object:
     return found
 
 
-def _advice(modes: set) -> List[str]:
+def _advice(modes: set, core: bool) -> List[str]:
     advice = []
-    if PIN in modes:
+    if PIN in modes and core:
+        advice.append('This QEMU is patched, and conditional-intr-mapping=off turns that off for '
+                      'input: leave it out.')
+    elif PIN in modes:
         advice.append('QEMU 10.0 or later, for input: add `-global '
                       'nec-usb-xhci.conditional-intr-mapping=on` (or qemu-xhci).')
     if modes - {PIN, None}:
         advice.append('The range interrupts (02xx) is about interrupts that are lost with MSI '
                       'and MSI-X: docs/interrupts.md.')
-    return [*advice, 'Any version: patch it with `scripts/apply --to ~/src/qemu` (README.md).']
+    if not core:
+        advice.append('Any version: patch it with `scripts/apply --to ~/src/qemu` (README.md).')
+    return advice

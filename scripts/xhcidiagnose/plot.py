@@ -21,13 +21,14 @@ STYLES = {
 
 SCRIPT = '''
 set terminal svg size 860,{height} dynamic font "sans-serif,14" background "white"
-set xlabel "{unit}"
+set xlabel "{unit}" offset 0,0.5
 set yrange [-1.8:{top}]
 set ytics ({tics})
 set grid ytics linecolor rgb "#dddddd" linetype 1 linewidth 1
 set border 3
 set tics nomirror
 set rmargin 4
+set bmargin 6
 set key outside below center horizontal reverse Left samplen 1
 '''
 
@@ -70,11 +71,11 @@ def draw(path: str, trace: Trace) -> None:
         height=260 + 40 * len(rings), top=len(rings),
         unit='seconds; a line is the time until the guest served the event'
         if trace.timed else 'line of the log', tics=', '.join(['"interrupts" -1', *tics]))]
-    for mode in trace.modes:
+    for number, mode in enumerate(trace.modes):
         where = f'{mode.op.where:.6f}'
         script += [f'set arrow from {where}, graph 0 to {where}, graph 1 nohead dashtype 2 '
                    'linecolor rgb "#555555"',
-                   f'set label " {mode.mode or "unknown"}" at {where}, graph 0.96']
+                   f'set label " {mode.mode or "unknown"}" at {where}, graph {.96 - .07 * (number % 2):.2f}']
     text = '\n'.join([*data, *script, 'plot ' + ', '.join(plots), ''])
     done = subprocess.run(['gnuplot'], input=text.encode(), stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, check=False)
