@@ -32,7 +32,7 @@ def read(path: str) -> Trace:
 
 def _parse(name: str, file: IO[bytes]) -> Trace:
     trace = parse(name, (line.decode('utf-8', 'replace') for line in file))
-    if not trace.seen:
+    if not any(trace.seen.values()):
         die(f'{name} has no usb_xhci line: {HOW}')
     return trace
 
@@ -115,7 +115,7 @@ def _conclude(report: Report, trace: Trace) -> None:
         report.conclude(
             AFFECTED, f'{len(untold)} of {len(trace.events)} events, on ring {rings}, were not '
             'announced to the guest, which waits for them',
-            *_advice(modes, bool(trace.seen['pci_intr_mode'])))
+            *_advice(modes, any(e.ring for e in untold), bool(trace.seen['pci_intr_mode'])))
     elif not told:
         report.conclude(UNKNOWN, 'nothing in this log uses interrupts of the controller; '
                         'firmware polls', 'Log until the guest itself has started, and type '
@@ -138,17 +138,17 @@ def _mode_at(trace: Trace, event: Event) -> object:
     return found
 
 
-def _advice(modes: set, core: bool) -> List[str]:
+def _advice(modes: set, others: bool, core: bool) -> List[str]:
     advice = []
-    if PIN in modes and core:
+    if PIN in modes and others and core:
         advice.append('This QEMU is patched, and conditional-intr-mapping=off turns that off for '
                       'input: leave it out.')
-    elif PIN in modes:
+    elif PIN in modes and others:
         advice.append('QEMU 10.0 or later, for input: add `-global '
                       'nec-usb-xhci.conditional-intr-mapping=on` (or qemu-xhci).')
-    if modes - {PIN, None}:
-        advice.append('The range interrupts (02xx) is about interrupts that are lost with MSI '
-                      'and MSI-X: docs/interrupts.md.')
+    if modes - {PIN, None} or not others:
+        advice.append('The range interrupts (02xx) is about interrupts that are lost in any '
+                      'mode: docs/interrupts.md.')
     if not core:
         advice.append('Any version: patch it with `scripts/apply --to ~/src/qemu` (README.md).')
     return advice

@@ -27,7 +27,7 @@ SOON, LATE = .05, .2
 ENOUGH = 4
 
 # Registers: 5.4.1, 5.5.2
-USBCMD, INTE = 0x00, 4
+USBCMD, RS, INTE = 0x00, 1, 4
 FIRST_INTERRUPTER, IMAN, ERDP = 0x20, 0x00, 0x18
 IP, IE, EHB = 1, 2, 8
 # TRBs: 6.4.1; the types that have BEI
@@ -211,9 +211,11 @@ def _mode_of(ops: List[Op]) -> Tuple[Optional[str], str]:
     since: Dict[int, List[Op]] = defaultdict(list)
     state: Dict[int, _Ring] = defaultdict(_Ring)
     inte: Optional[bool] = None
+    commands = 0
     for op in ops:
         if op.name == 'oper_write' and op.values[0] == USBCMD:
             inte = bool(op.values[1] & INTE)
+            commands |= op.values[1]
         elif op.name == 'queue_event':
             number = op.values[0]
             ring = state[number]
@@ -248,7 +250,7 @@ def _mode_of(ops: List[Op]) -> Tuple[Optional[str], str]:
             return MESSAGES, 'as the guest serves rings 1 and up at once'
         if wait >= LATE:
             return PIN, 'as the guest serves rings 1 and up only after a timeout'
-    return None, 'no sign of it' if inte is not False else 'firmware that polls'
+    return None, 'firmware that polls' if commands & RS and not commands & INTE else 'no sign of it'
 
 
 # --- what happened -----------------------------------------------------------
@@ -260,6 +262,7 @@ class _Model:
         self.trace = trace
         self.rings: Dict[int, _Ring] = defaultdict(_Ring)
         self.inte: Optional[bool] = None
+        self.halted = False                     # since a reset that the log shows
         self.mode: Optional[str] = None
         self.used: Set[int] = set()             # MSI-X vectors, in stock QEMU
         self.quiet: Set[int] = set()            # addresses of TRBs with BEI
@@ -290,6 +293,7 @@ class _Model:
         for number in range(16):
             self.rings[number].ie = False
         self.inte = False
+        self.halted = True
 
     def _fetch_trb(self, op: Op) -> None:
         kind = op.text.split(', ')[1]
@@ -297,6 +301,10 @@ class _Model:
             (self.quiet.add if op.values[-1] & BEI else self.quiet.discard)(op.values[0])
 
     def _queue_event(self, op: Op) -> None:
+        if self.halted:
+            # A controller that is halted has no events: a state was loaded.
+            self.rings.clear()
+            self.inte, self.halted = None, False
         number = op.values[0]
         ring = self.rings[number]
         event = Event(op, number)
@@ -367,6 +375,7 @@ class _Model:
     def _oper_write(self, op: Op) -> None:
         if op.values[0] == USBCMD:
             self.inte = bool(op.values[1] & INTE)
+            self.halted = self.halted and not op.values[1] & RS
             self.cause = None
             self._update_first()
 
