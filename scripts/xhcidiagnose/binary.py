@@ -168,10 +168,10 @@ def _describe(guest: Guest) -> str:
         return f'none of {sent} keys arrived'
     words = f'median latency {_ms(guest.median())}'
     if guest.late():
-        words += (f'; of {got} keys, {guest.late()} waited for the timeout of the guest '
-                  '(here one second), as no interrupt announced them')
+        words += (f"; {guest.late()} of {got} keys waited for the guest's timeout (one second "
+                  'here), as no interrupt came for them')
     else:
-        words += f'; {got} keys, each announced by an interrupt'
+        words += f'; {got} keys, each with its interrupt'
     if sent > got:
         words += f'; {sent - got} did not arrive'
     return words + (f'; {_why(guest)}' if guest.failure else '')
@@ -233,7 +233,7 @@ def _conclude(report: Report, trial: Trial) -> None:
     slow_after = after and (after.late() or after.lost())
     if slow:
         advice = _against_lag(trial)
-        report.conclude(AFFECTED, 'the guest is not told of its input'
+        report.conclude(AFFECTED, 'input is not signalled to the guest'
                         + (', and a snapshot cannot be restored' if state else ''),
                         *advice, *([NO_STATES] if state else []))
     elif state:
@@ -245,12 +245,12 @@ def _conclude(report: Report, trial: Trial) -> None:
     elif after is None:
         report.conclude(UNKNOWN, 'input works, but no running guest could be restored')
     elif main.ready != 'pin' and trial.patches.default is not True:
-        report.conclude(FINE, f'with {MODES[main.ready]}, the guest is told of all its input. On '
-                        'the pin, without the patches, it would not be',
+        report.conclude(FINE, f'with {MODES[main.ready]}, all input is signalled. On the pin, without '
+                        'the patches, it would not be',
                         'Nothing, as long as the guest really uses it: see `scripts/diagnose '
                         '--log` and `--qmp`.')
     else:
-        report.conclude(FINE, 'the guest is told of all its input, and snapshots work')
+        report.conclude(FINE, 'all input is signalled to the guest, and snapshots work')
 
 
 def _against_lag(trial: Trial) -> List[str]:

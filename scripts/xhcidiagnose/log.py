@@ -71,9 +71,9 @@ def _which(trace: Trace) -> str:
 
 
 def _describe(trace: Trace, events: List[Event]) -> str:
-    words = [f'{len(events)} events']
-    for state, text in ((TOLD, 'announced by an interrupt'),
-                        (UNTOLD, 'of which nobody told the guest'),
+    words = []
+    for state, text in ((TOLD, 'signalled'),
+                        (UNTOLD, 'not signalled'),
                         (POLLED, 'polled, with interrupts off'),
                         (QUIET, 'for which the guest wanted no interrupt (BEI)')):
         some = [e for e in events if e.state == state]
@@ -83,7 +83,7 @@ def _describe(trace: Trace, events: List[Event]) -> str:
         words.append(f'{len(some)} {text}' + (
             f' (served after {statistics.median(waits):.1f} ms, median; '
             f'{max(waits):.0f} ms at most)' if waits and state in (TOLD, UNTOLD) else ''))
-    return ', '.join(words)
+    return f"{len(events)} events: {', '.join(words) or 'none served before a reset'}"
 
 
 def _sent(trace: Trace) -> str:
@@ -114,17 +114,17 @@ def _conclude(report: Report, trace: Trace) -> None:
         modes = {_mode_at(trace, e) for e in untold}
         report.conclude(
             AFFECTED, f'{len(untold)} of {len(trace.events)} events, on ring {rings}, were not '
-            'announced to the guest, which waits for them',
+            'signalled to the guest, which finds them when it next looks',
             *_advice(modes, any(e.ring for e in untold), bool(trace.seen['pci_intr_mode'])))
     elif not told:
         report.conclude(UNKNOWN, 'nothing in this log uses interrupts of the controller; '
                         'firmware polls', 'Log until the guest itself has started, and type '
                         'some keys.')
     elif trace.rings() == [0]:
-        report.conclude(FINE, 'every event was announced; this guest was given events on ring 0 '
-                        'only, which is signalled in every mode')
+        report.conclude(FINE, 'every event was signalled; they were all on ring 0, which is '
+                        'signalled in every mode')
     else:
-        report.conclude(FINE, 'every event was announced')
+        report.conclude(FINE, 'every event was signalled')
     if report.status != UNKNOWN:
         report.advice.append('A log says nothing about snapshots: `scripts/diagnose --qemu` '
                              'tries them.')

@@ -13,8 +13,8 @@ from .trace import POLLED, QUIET, TOLD, UNTOLD, Trace
 
 #: State: title, colour, point type and size
 STYLES = {
-    TOLD: ('announced by an interrupt', '#1a7a1a', 7, .5),
-    UNTOLD: ('nobody told the guest', '#d62728', 7, .6),
+    TOLD: ('signalled', '#1a7a1a', 7, .5),
+    UNTOLD: ('not signalled', '#d62728', 7, .6),
     POLLED: ('polled, with interrupts off', '#888888', 6, .5),
     QUIET: ('no interrupt wanted (BEI)', '#7fb3e0', 6, .5),
 }

@@ -323,17 +323,17 @@ def _judge(new: Controller, traces: Optional[List[str]]) -> Tuple[int, str, List
         option = [f'Start the VM with `-global {new.kind}.conditional-intr-mapping=on`: this '
                   'mends input.'] if mapping is False else []
         return AFFECTED, (
-            'on the pin, the guest uses rings that only messages can announce: it waits for a '
-            'timeout'), [*option, patch]
+            'the guest uses rings that the pin cannot signal, and finds their events when it '
+            'next looks'), [*option, patch]
     if new.mode is None and many and not mapping:
-        return UNKNOWN, ('the guest uses several rings, and whether MSI, MSI-X or the pin '
-                         'announces them cannot be seen'), [
+        return UNKNOWN, ('the guest uses several rings, and whether it has MSI, MSI-X or '
+                         'the pin cannot be seen'), [
             'Log a run and use `scripts/diagnose --log`, or type while this command looks.']
     if without_msix and traces is not None and not core:
         return AFFECTED, (
-            'input is announced, but stock QEMU up to 11.1 aborts when it restores a snapshot '
+            'input is signalled, but stock QEMU up to 11.1 aborts when it restores a snapshot '
             'of a controller without MSI-X, or takes in such a VM'), [
             'Do not load snapshots of this VM, and do not migrate it. `scripts/diagnose --qemu` '
             'tries that with a VM of its own.', patch]
-    return FINE, ('what the guest uses is announced'
-                  + ('' if many else '; it uses ring 0 only, which is announced in every mode')), []
+    return FINE, ('every ring that the guest uses is signalled'
+                  + ('' if many else '; it uses ring 0 only, which is so in every mode')), []
