@@ -56,6 +56,7 @@ class Trial:
         self.qemu, self.options, self.folder = qemu, options, folder
         self.elf = guests.build()
         self.guests: List[Guest] = []
+        self.closed = False
         self.patches = probe.listed(qemu)
         self.main = self.guest('main', options)
         self.remedy: Optional[Guest] = None
@@ -67,10 +68,13 @@ class Trial:
         """A guest that close() takes care of."""
         new = Guest(name, self.qemu, options, self.elf, self.folder, *more)
         self.guests.append(new)
+        if self.closed:
+            raise KeyboardInterrupt
         return new
 
     def close(self) -> None:
         """End all guests."""
+        self.closed = True
         for guest in self.guests:
             guest.close()
 
@@ -108,14 +112,14 @@ class Trial:
         """Why a state does not load, or nothing."""
         guest = self.guest(name, options, '-S')
         guest.begin()
-        other = guest.restored(self.qemu, self.elf, '-S')
-        self.guests.append(other)
+        other = self.guest(f'{name}-restored', options, '-S', '-incoming', 'defer')
+        guest.restore_in(other)
         return _why(other)
 
     def go_on(self) -> None:
         """The running guest in another QEMU, with input again."""
-        self.after = self.main.restored(self.qemu, self.elf)
-        self.guests.append(self.after)
+        self.after = self.guest('restored', self.options, '-incoming', 'defer')
+        self.main.restore_in(self.after)
         if self.after.failure:
             self.state = _why(self.after)
         elif self.after.wait(lambda g: any(e['event'] == 'RESUME' for e in g.events),

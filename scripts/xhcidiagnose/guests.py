@@ -110,23 +110,20 @@ class Guest(macos.Guest):  # type: ignore[misc]
                 return str(status)
         return None
 
-    def restored(self, qemu: str, elf: str, *more: str) -> 'Guest':
-        """Save the state, and load it into another QEMU with the same options."""
+    def restore_in(self, other: 'Guest') -> None:
+        """Save the state, and load it into another QEMU, which has -incoming defer."""
         path = self.folder / f'{self.name}.state'
         self.qmp('migrate', uri=f'exec:cat >{shlex.quote(str(path))}')
-        other = Guest(f'{self.name}-restored', qemu, self.options, elf, self.folder,
-                      '-incoming', 'defer', *more)
         if not self.wait(Guest.migrated, STATE_TIMEOUT, 'saving the state') or \
                 self.migrated() != 'completed':
             other.failure = self.failure or 'QEMU cannot save the state'
-            return other
+            return
         self.close()
         other.begin()
         other.qmp('migrate-incoming', uri=f'exec:cat {shlex.quote(str(path))}')
         if other.wait(Guest.migrated, STATE_TIMEOUT, 'loading the state') and \
                 other.migrated() != 'completed':
             other.failure = 'QEMU does not load the state'
-        return other
 
     def arrived(self) -> List[Any]:
         """Of the inputs that were sent, those that the guest saw."""
