@@ -9,13 +9,14 @@ from typing import Callable, List, Optional, Sequence
 from xhciseries.ui import die, say, scratch_dir
 
 from . import guests, probe
-from .guests import KEYS_AFTER_RESTORE, START_TIMEOUT, STATE_TIMEOUT, Guest, macos
+from .guests import KEYS_AFTER_RESTORE, START_TIMEOUT, STATE_TIMEOUT, Failure, Guest
 from .verdict import AFFECTED, FINE, UNKNOWN, Report
 
 #: What is tried unless the user says otherwise: only the pin, on every version
 PIN = ['-device', 'nec-usb-xhci,msi=off,msix=off']
 MODES = {'pin': 'the PCI interrupt pin (legacy INTx)', 'msi': 'MSI', 'msix': 'MSI-X'}
 ALLOWED = ('-device', '-global', '-machine', '-M', '-accel', '-cpu', '-readconfig')
+CONTROLLER = re.compile(r'\b(nec-usb-xhci|qemu-xhci)\b')
 REMEDY = 'conditional-intr-mapping=on'
 
 PATCH = ('Patch QEMU: `scripts/apply --to ~/src/qemu` picks the series for your source, then '
@@ -35,7 +36,7 @@ def check_options(options: Sequence[str]) -> List[str]:
         die(f'{words[-1]} needs a value')
     pairs = list(zip(words[::2], words[1::2]))
     if any(name == '-readconfig' for name, _ in pairs) or \
-            any(name == '-device' and 'xhci' in value.split(',')[0] for name, value in pairs):
+            any(name == '-device' and CONTROLLER.search(value) for name, value in pairs):
         return words
     return [*PIN, *words]
 
@@ -43,7 +44,7 @@ def check_options(options: Sequence[str]) -> List[str]:
 def controller(options: Sequence[str]) -> str:
     """The type of the controller, for -global."""
     for value in options[1::2]:
-        match = re.search(r'\b(nec-usb-xhci|qemu-xhci)\b', value)
+        match = CONTROLLER.search(value)
         if match:
             return match[1]
     return 'pci-xhci'
@@ -143,7 +144,7 @@ def diagnose(report: Report, qemu: str, options: Sequence[str]) -> None:
                 trial.run()
             finally:
                 trial.close()
-    except macos.Failure as error:
+    except Failure as error:
         die(str(error).replace('\n', ' / '))
     report.fact('QEMU', f"{version.replace('QEMU emulator version ', '')}, {qemu}")
     report.fact('controller', ' '.join(words))

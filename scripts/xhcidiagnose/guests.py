@@ -135,7 +135,7 @@ class Guest(macos.Guest):  # type: ignore[misc]
 
     def median(self) -> float:
         """Of the latencies, in milliseconds."""
-        return 1000 * statistics.median(i.latency for i in self.arrived())
+        return float(1000 * statistics.median(i.latency for i in self.arrived()))
 
 
 def _unless(options: Sequence[str], given: Sequence[str], *default: str) -> Sequence[str]:

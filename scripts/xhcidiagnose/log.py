@@ -4,7 +4,7 @@
 import gzip
 import statistics
 import sys
-from typing import IO, List
+from typing import IO, Dict, List, Optional, Set
 
 from xhciseries.ui import die
 
@@ -87,7 +87,7 @@ def _describe(trace: Trace, events: List[Event]) -> str:
 
 
 def _sent(trace: Trace) -> str:
-    counts: dict = {}
+    counts: Dict[str, int] = {}
     for _, mode, number in trace.interrupts:
         name = 'INTx' if mode == PIN else f"{mode or 'interrupter'} {number}"
         counts[name] = counts.get(name, 0) + 1
@@ -130,7 +130,7 @@ def _conclude(report: Report, trace: Trace) -> None:
                              'tries them.')
 
 
-def _mode_at(trace: Trace, event: Event) -> object:
+def _mode_at(trace: Trace, event: Event) -> Optional[str]:
     found = None
     for mode in trace.modes:
         if mode.op.line <= event.op.line:
@@ -138,7 +138,7 @@ def _mode_at(trace: Trace, event: Event) -> object:
     return found
 
 
-def _advice(modes: set, others: bool, core: bool) -> List[str]:
+def _advice(modes: Set[Optional[str]], others: bool, core: bool) -> List[str]:
     advice = []
     if PIN in modes and others and core:
         advice.append('This QEMU is patched, and conditional-intr-mapping=off turns that off for '

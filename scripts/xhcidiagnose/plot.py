@@ -75,7 +75,8 @@ def draw(path: str, trace: Trace) -> None:
         where = f'{mode.op.where:.6f}'
         script += [f'set arrow from {where}, graph 0 to {where}, graph 1 nohead dashtype 2 '
                    'linecolor rgb "#555555"',
-                   f'set label " {mode.mode or "unknown"}" at {where}, graph {.96 - .07 * (number % 2):.2f}']
+                   f'set label " {mode.mode or "unknown"}" at {where}, '
+                   f'graph {.96 - .07 * (number % 2):.2f}']
     text = '\n'.join([*data, *script, 'plot ' + ', '.join(plots), ''])
     done = subprocess.run(['gnuplot'], input=text.encode(), stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, check=False)

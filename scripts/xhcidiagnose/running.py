@@ -6,11 +6,11 @@ Only queries are sent: registers of the controller are read with the monitor's
 of the xHCI specification, revision 1.2.
 """
 
+import collections
 import json
 import re
 import socket
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
@@ -119,7 +119,8 @@ class Controller:
     mode: Optional[str] = None
     how: str = ''
     rings: List[int] = field(default_factory=list)      # that have IE and a size
-    waiting: Counter = field(default_factory=Counter)   # ring: looks that found IP or EHB
+    #: Ring: the looks that found IP or EHB set
+    waiting: 'collections.Counter[int]' = field(default_factory=collections.Counter)
     msix_table: bool = False
 
     def name(self) -> str:

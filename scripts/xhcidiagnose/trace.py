@@ -191,14 +191,14 @@ def _find_modes(trace: Trace) -> None:
         return
     # A driver chooses after it has reset the controller.
     start = 0
-    for number, op in enumerate(trace.ops + [None]):  # type: ignore[list-item]
-        if op is None or op.name == 'reset':
-            part = trace.ops[start:number]
-            if any(o.name == 'queue_event' for o in part):
-                mode, how = _mode_of(part)
-                if not trace.modes or trace.modes[-1].mode != mode:
-                    trace.modes.append(Mode(part[0], mode, how))
-            start = number
+    resets = [number for number, op in enumerate(trace.ops) if op.name == 'reset']
+    for end in [*resets, len(trace.ops)]:
+        part = trace.ops[start:end]
+        if any(op.name == 'queue_event' for op in part):
+            mode, how = _mode_of(part)
+            if not trace.modes or trace.modes[-1].mode != mode:
+                trace.modes.append(Mode(part[0], mode, how))
+        start = end
 
 
 def _mode_of(ops: List[Op]) -> Tuple[Optional[str], str]:
