@@ -195,6 +195,8 @@ def _say_input(report: Report, trial: Trial) -> None:
 
 
 def _say_state(report: Report, trial: Trial) -> None:
+    if trial.main.failure and not trial.main.ready:
+        return
     if trial.state:
         report.fact('snapshots', f'cannot be restored: {trial.state}')
     elif trial.after and (trial.after.late() or trial.after.lost() or trial.after.failure):

@@ -65,7 +65,8 @@ class Guest(macos.Guest):  # type: ignore[misc]
             *_unless(options, ('-machine', '-M', '-readconfig'), '-machine', 'pc'),
             *_unless(options, ('-accel',), '-accel', 'tcg'),
             '-m', '64', '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot',
-            '-kernel', elf, *options, '-device', 'usb-kbd', *more]
+            # QEMU creates devices in JSON last: the controller may be one.
+            '-kernel', elf, *options, '-device', '{"driver": "usb-kbd"}', *more]
 
     def _qmp_line(self, message: Dict[str, Any]) -> None:
         super()._qmp_line(message)
