@@ -11,7 +11,7 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from . import cover, layout, releases
 from .apply import Copy, Misfit
-from .bases import Base, load
+from .bases import Base, find, load
 from .git import Repo, need_git
 from .mail import Mail
 from .paths import PATCHES, TOP
@@ -19,7 +19,7 @@ from .ranges import RANGES, TESTS, UPSTREAM, Range
 from .tree import Tree
 from .ui import Parser, die, need_space, run_main, say, scratch_dir, signals_held
 
-USAGE = 'scripts/dist [--out DIR] [--source REPOSITORY] [--try]'
+USAGE = 'scripts/dist [BASE...] [--out DIR] [--source REPOSITORY] [--try]'
 
 TEXT = '''
 Write the series in the form in which others take patches, below dist/: for
@@ -27,6 +27,7 @@ each base and range an mbox for git am and a diff, for each of the packagers
 in the README there what goes into their package, and SHA256SUMS. Two runs
 give the same bytes.
 
+With a BASE, such as v10.0, only the mboxes and diffs of that one are written.
 The diffs are made on the release of each base: on the trees that scripts/tree
 made, or on the tags of a git repository that --source names. With --try, what
 was written is applied to the very releases, by the command that each packager
@@ -269,7 +270,7 @@ PACKAGERS = (
     Packager('proxmox', 'Proxmox VE', ('11.0.0',), write_proxmox,
              'Copy `debian/patches/extra` into the checkout of pve-qemu, and add the lines of '
              '`debian/patches/series.xhci` to the end of its `debian/patches/series`.',
-             "the build of Proxmox's package"),
+             "the build of Proxmox's package, with its own patches"),
     Packager('nixpkgs', 'nixpkgs', ('11.0.0',), write_nixpkgs,
              'Add `overlay.nix` to `nixpkgs.overlays`, with the folder `patches` beside it.',
              'an evaluation with nixpkgs, and a build by Nix'),
@@ -355,9 +356,8 @@ def write_readme(out: Path, tried: Dict[str, List[str]]) -> None:
     put_text(out / 'README.md', *lines[:-1])
 
 
-def generate(out: Path, sources: Sources, temp: Path) -> None:
+def generate(out: Path, bases: Sequence[Base], sources: Sources, temp: Path) -> None:
     """Write everything but the README and the sums."""
-    bases = [base for base in load() if layout.patch_names(base.name)]
     sources.need(bases)
     for base in bases:
         say(f'writing {base.name}')
@@ -387,6 +387,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def _main(argv: Optional[Sequence[str]]) -> int:
     parser = Parser('dist', USAGE, TEXT)
+    parser.add_argument('bases', nargs='*', metavar='BASE', help=argparse.SUPPRESS)
     parser.add_argument('--out', metavar='DIR', type=Path, default=TOP / 'dist',
                         help='where to, otherwise dist/ of this repository')
     parser.add_argument('--source', metavar='REPOSITORY', type=Path,
@@ -402,12 +403,14 @@ def _main(argv: Optional[Sequence[str]]) -> int:
             die(f'no such git repository: {args.source}')
     if args.tries and not repository:
         parser.error('--try needs --source')
+    bases = [find(name) for name in args.bases] or \
+        [base for base in load() if layout.patch_names(base.name)]
     need_space(200)
     failures = 0
     with scratch_dir('dist') as temp:
         new = temp / 'dist'
         sources = Sources(repository)
-        generate(new, sources, temp / 'copies')
+        generate(new, bases, sources, temp / 'copies')
         tried: Dict[str, List[str]] = {}
         if args.tries:
             from .disttry import try_all  # needs nothing of this unless asked for

@@ -4,6 +4,7 @@
 Whatever the command is, it has to leave the files that git am leaves.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -50,6 +51,7 @@ MAKEPKG = '''
 set -e
 . "$1"
 cd "$srcdir"
+((${#source[@]} == 2))
 for ((i = 0; i < ${#source[@]}; i++)); do
     echo "${sha256sums[i]}  ${source[i]}" | sha256sum -c --quiet
     echo "${sha512sums[i]}  ${source[i]}" | sha512sum -c --quiet
@@ -112,14 +114,13 @@ class Release:
         return path
 
     def compare(self, tree: Path) -> None:
-        """Raises Failed if a file is not as git am leaves it, or one is left over."""
+        """Raises Failed if a file is not as git am leaves it, or a hunk is left over."""
         for name in self.files:
             wanted = self.copy.repo.raw('show', f'HEAD:{name}')
             if not (tree / name).is_file() or (tree / name).read_bytes() != wanted:
                 raise Failed(f'{name} is not what git am makes of it')
-        for left in ('*.rej', '*.orig'):
-            for path in tree.rglob(left):
-                raise Failed(f'{path.name} is left')
+        for path in tree.rglob('*.rej'):
+            raise Failed(f'{path.name} is left')
 
 
 # --- by packager: each returns what was done, for the README ----------------------
@@ -178,8 +179,12 @@ def try_arch(folder: Path, release: str, it: Release) -> List[str]:
     for path in folder.iterdir():
         shutil.copy(path, tree.parent)
     pkgbuild = tree.parent / 'PKGBUILD'
-    pkgbuild.write_text(f'pkgver={release}\nsource=() sha256sums=() sha512sums=() b2sums=()\n'
-                        + (folder / 'PKGBUILD.xhci').read_text())
+    own = (folder / 'PKGBUILD.xhci').read_bytes()
+    pkgbuild.write_text(
+        f'pkgver={release}\nsource=(PKGBUILD.xhci)\n'
+        f'sha256sums=({hashlib.sha256(own).hexdigest()})\n'
+        f'sha512sums=({hashlib.sha512(own).hexdigest()})\n'
+        f'b2sums=({hashlib.blake2b(own).hexdigest()})\n' + own.decode())
     run(['bash', '-c', MAKEPKG, 'makepkg', pkgbuild], tree.parent,
         env={'srcdir': str(tree.parent)})
     it.compare(tree)
