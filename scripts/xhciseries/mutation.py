@@ -1,0 +1,661 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Break the lines that a series adds one at a time, and see the qtests fail."""
+
+import argparse
+import collections
+import contextlib
+import json
+import os
+import queue
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+
+from . import mutants
+from .bases import Base, find
+from .git import Repo
+from .mutants import Mutant, Reason
+from .paths import TOP, WORK
+from .ranges import CORE, HARDENING, INTERRUPTS, Range, by_name, of_tree
+from .tree import Tree
+from .ui import Parser, die, lines, run_main, say, scratch_dir
+
+USAGE = 'scripts/faults BASE --generate [--range RANGE]... [--jobs N] [TEXT...]'
+
+TEXT = '''
+Break each line that the ranges 01xx to 03xx add to QEMU's code, one at a
+time, and run the tests that the series has where the range ends, and those
+of sysbus, until one fails: conditions are negated, statements dropped,
+operators and constants changed. A mutant that no test notices survives, and
+has to be in tests/faults/survivors with a reason.
+
+  --range RANGE  only that range, such as 01 or core
+  --jobs N       mutants at a time (2)
+  TEXT           only mutants whose names contain it, and these anew
+
+What was found is kept in work/mutants, so an interrupted run goes on where it
+was. It starts anew when the series changes. One TAP line for each range and
+each survivor.
+'''
+
+RANGES = (CORE, INTERRUPTS, HARDENING)
+
+#: The share of the mutants that must be killed, of all but equivalent ones, %.
+WANTED = {CORE: 100.0, INTERRUPTS: 95.0, HARDENING: 95.0}
+
+SURVIVORS = TOP / 'tests' / 'faults' / 'survivors'
+
+QEMU = 'qemu-system-x86_64'
+
+#: One controller on one machine has to do; sysbus is tested by 09xx only.
+_OURS = re.compile(r'^/x86_64/pc/.*xhci')
+_NOT_OURS = re.compile(r'/qemu-xhci/|pci-device-tests')
+_SYSBUS = re.compile(r'/microvm/.*xhci-sysbus-tests/lines')
+
+#: Tests in one process, after those that are likely to fail.
+_CHUNK = 10
+_LIKELY = 4
+
+
+# --- one QEMU --------------------------------------------------------------
+
+
+@dataclass
+class Command:
+    """How the build makes a file, taken apart for use with other files."""
+
+    words: List[str]
+    folder: Path
+
+    def run(self, replace: Dict[str, str], extra: Sequence[str] = ()) -> bool:
+        """Run it with other words; no output. True if it succeeds."""
+        words = [replace.get(word, word) for word in self.words] + list(extra)
+        return subprocess.run(words, cwd=self.folder, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                              check=False, start_new_session=True).returncode == 0
+
+
+def _ninja() -> str:
+    # The distribution's, as scripts/build takes.
+    path = '/usr/bin/ninja'
+    return path if os.access(path, os.X_OK) else shutil.which('ninja') or die(
+        'ninja is not installed: run scripts/setup')
+
+
+class Build:
+    """The build folder of a base, where it is at the end of a range."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        # With @file arguments written out, as ninja removes the files.
+        database = subprocess.run(
+            [_ninja(), '-C', str(folder), '-t', 'compdb', '-x'], check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+        try:
+            rules = json.loads(database)
+        except ValueError:
+            die(f'ninja does not say how {folder} is built')
+        self.rules: Dict[str, Dict[str, str]] = {rule['output']: rule for rule in rules}
+
+    def link(self) -> Command:
+        """How QEMU is linked."""
+        rule = self.rules.get(QEMU) or die(f'{self.folder} has no {QEMU}')
+        command = rule['command'].split(' && ')[0]
+        words = shlex.split(command)
+        return Command(_expanded(words, self.folder), self.folder)
+
+    def compile(self, file: str) -> Tuple[Command, str, str]:
+        """How a file of the tree is compiled: the command, and its words for
+        the source and the object."""
+        for output, rule in self.rules.items():
+            if rule['file'].endswith('/' + file) and output.endswith('.o'):
+                words = shlex.split(rule['command'])
+                for option in ('-MF', '-MQ'):
+                    at = words.index(option)
+                    del words[at:at + 2]
+                words = [word for word in words if word not in ('-MD', '-Werror', '-g')]
+                return Command(words, self.folder), rule['file'], output
+        die(f'{self.folder} does not build {file}')
+
+
+def _expanded(words: Sequence[str], folder: Path) -> List[str]:
+    result: List[str] = []
+    for word in words:
+        file = folder / word[1:]
+        if word.startswith('@') and file.is_file():
+            result += shlex.split(file.read_text())
+        else:
+            result.append(word)
+    return result
+
+
+class Stopped(Exception):
+    """The run was interrupted."""
+
+
+class Tests:
+    """Runs tests of qos-test on a QEMU."""
+
+    def __init__(self, binary: Path, folder: Path) -> None:
+        self.binary = binary
+        self.folder = folder
+        self.running: Set['subprocess.Popen[bytes]'] = set()
+        self.lock = threading.Lock()
+        self.stopped = False
+
+    def listed(self, qemu: Path, binary: Optional[Path] = None) -> List[str]:
+        """The tests that there are."""
+        done = subprocess.run([str(binary or self.binary), '-l'], check=False,
+                              cwd=self.folder, env=self._env(qemu, '/tmp'),
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL, text=True)
+        return [line for line in done.stdout.splitlines() if line.startswith('/')]
+
+    @staticmethod
+    def _env(qemu: Path, temp: str) -> Dict[str, str]:
+        return {**os.environ, 'QTEST_QEMU_BINARY': str(qemu), 'TMPDIR': temp}
+
+    def run(self, qemu: Path, paths: Sequence[str], limit: float) -> Tuple[List[str], str]:
+        """Run tests until one fails.
+
+        Args:
+            limit: seconds for all of them
+        Returns:
+            those that passed, and the one that failed, or an empty string
+        """
+        command = [str(self.binary), '--tap']
+        for path in paths:
+            command += ['-p', path]
+        # Sockets go there, and their paths must be short.
+        temp = tempfile.mkdtemp(prefix='mutant-', dir='/tmp')
+        process = subprocess.Popen(
+            command, cwd=self.folder, env=self._env(qemu, temp), start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        with self.lock:
+            self.running.add(process)
+            if self.stopped:
+                _kill(process)
+        try:
+            out, _ = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            _kill(process)
+            out, _ = process.communicate()
+        finally:
+            _kill(process)
+            with self.lock:
+                self.running.discard(process)
+            shutil.rmtree(temp, ignore_errors=True)
+        if self.stopped:
+            raise Stopped
+        passed = [match[1] for match in
+                  re.finditer(r'^\s*ok \d+ (/\S*)', out.decode(errors='replace'), re.M)]
+        left = [path for path in paths if path not in passed]
+        if not left:
+            return passed, ''
+        failed = re.search(r'^\s*not ok (?:\S+ )?(/\S*)', out.decode(errors='replace'), re.M)
+        return passed, failed[1] if failed else left[0]
+
+    def stop(self) -> None:
+        """End what runs: it has no result then."""
+        with self.lock:
+            self.stopped = True
+            for process in self.running:
+                _kill(process)
+
+
+def _kill(process: 'subprocess.Popen[bytes]') -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+# --- a range ---------------------------------------------------------------
+
+
+@dataclass
+class Work:
+    """What the mutants of a range need."""
+
+    range: Range
+    commit: str
+    mutants: List[Mutant]
+    sources: Dict[str, str]
+    folder: Path
+    build: Build
+    tests: Tests
+    seconds: Dict[str, float] = field(default_factory=dict)
+    kills: Dict[str, 'collections.Counter[str]'] = field(default_factory=dict)
+
+
+def added_lines(repo: Repo, since: str, commit: str, file: str,
+                own: Set[str]) -> Set[int]:
+    """The lines of a file, as it is in a commit, that come from own commits."""
+    blame = repo.out('blame', '-l', '-s', f'{since}..{commit}', '--', file)
+    return {count for count, line in enumerate(blame.splitlines(), 1)
+            if line.split(' ', 1)[0] in own}
+
+
+def of_range(repo: Repo, since: str, commit: str,
+             own: Set[str]) -> Tuple[List[Mutant], Dict[str, str]]:
+    """The mutants of the lines that commits add under hw/, and the sources."""
+    found: List[Mutant] = []
+    sources: Dict[str, str] = {}
+    for file in lines(repo.out('diff', '--name-only', since, commit, '--', 'hw')):
+        if not file.endswith('.c') or not repo.ok('cat-file', '-e', f'{commit}:{file}'):
+            continue
+        source = repo.raw('show', f'{commit}:{file}').decode()
+        some = mutants.of_file(file, source, added_lines(repo, since, commit, file, own))
+        if some:
+            sources[file] = source
+            found += some
+    return found, sources
+
+
+class Results:
+    """What was found, one JSON object on each line of a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.found: Dict[str, Dict[str, Any]] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            for line in path.read_text().splitlines():
+                with contextlib.suppress(ValueError):   # cut by a kill
+                    entry = json.loads(line)
+                    self.found[entry['name']] = entry
+
+    def add(self, name: str, result: str, by: str = '', code: str = '') -> None:
+        """Keep a result: killed, survived, same (as without it), or unbuilt."""
+        entry = {'name': name, 'result': result, 'by': by, 'code': code}
+        self.found[name] = entry
+        with open(self.path, 'a', encoding='utf-8') as file:
+            file.write(json.dumps(entry) + '\n')
+
+    def named(self, result: str) -> List[str]:
+        return [name for name, entry in self.found.items() if entry['result'] == result]
+
+
+class Lab:
+    """Makes and tries one mutant at a time, in a folder of its own."""
+
+    def __init__(self, work: Work, folder: Path) -> None:
+        self.work = work
+        self.folder = folder
+        self.source = folder / 'src'
+        shutil.copytree(work.folder / 'src', self.source)
+        (folder / 'qemu-bundle').symlink_to(work.build.folder / 'qemu-bundle')
+        self.link = work.build.link()
+        self.qemu = folder / QEMU
+
+    def object_of(self, file: str, text: str) -> Optional[Path]:
+        """Compile a file of the tree with another text; None if that fails."""
+        command, source, output = self.work.build.compile(file)
+        path = self.source / file
+        path.write_text(text)
+        made = self.folder / 'mutant.o'
+        made.unlink(missing_ok=True)
+        command.run({source: str(path), output: str(made)},
+                    [f'-ffile-prefix-map={self.source}=.', '-w', '-g0'])
+        return made if made.exists() else None
+
+    def link_with(self, file: str, made: Path) -> bool:
+        """Link QEMU with that object instead of the build's."""
+        _, _, output = self.work.build.compile(file)
+        self.qemu.unlink(missing_ok=True)
+        return self.link.run({output: str(made), QEMU: str(self.qemu)},
+                             ['-Wl,--strip-debug'])
+
+    def restore(self, file: str) -> None:
+        """The file of the range again."""
+        (self.source / file).write_text(self.work.sources[file])
+
+    def killer(self, mutant: Mutant) -> str:
+        """The test that fails, or an empty string."""
+        seconds = self.work.seconds
+        local = self.work.kills.get(_place(mutant.name), collections.Counter())
+        total: 'collections.Counter[str]' = sum(self.work.kills.values(), collections.Counter())
+        order = sorted(seconds, key=lambda test: (-local[test], -total[test], seconds[test]))
+        chunks = [order[:_LIKELY]]
+        chunks += [order[i:i + _CHUNK] for i in range(_LIKELY, len(order), _CHUNK)]
+        for chunk in chunks:
+            limit = 20 + 8 * sum(seconds[test] for test in chunk)
+            failed = self.work.tests.run(self.qemu, chunk, limit)[1]
+            if failed:
+                return failed
+        return ''
+
+
+def _place(name: str) -> str:
+    """The file and the function of a mutant."""
+    return name.split(':', 1)[0]
+
+
+def try_mutant(lab: Lab, mutant: Mutant, plain: Dict[str, bytes],
+               results: Results, lock: threading.Lock) -> None:
+    """Build a mutant, test it and keep the result."""
+    source = lab.work.sources[mutant.file]
+    try:
+        made = lab.object_of(mutant.file, mutant.apply(source))
+        if made is None:
+            outcome = 'unbuilt', '', ''
+        else:
+            content = made.read_bytes()
+            code = mutants.digest(mutant.file, content.hex())
+            known = [entry for entry in list(results.found.values())
+                     if entry['code'] == code and entry['name'] != mutant.name]
+            if content == plain[mutant.file]:
+                outcome = 'same', '', code
+            elif known:
+                outcome = known[0]['result'], known[0]['by'], code
+            elif not lab.link_with(mutant.file, made):
+                outcome = 'unbuilt', '', ''
+            else:
+                by = lab.killer(mutant)
+                outcome = ('killed' if by else 'survived'), by, code
+    finally:
+        lab.restore(mutant.file)
+    with lock:
+        results.add(mutant.name, *outcome)
+        if outcome[0] == 'killed':
+            lab.work.kills.setdefault(_place(mutant.name),
+                                      collections.Counter())[outcome[1]] += 1
+
+
+# --- a run -----------------------------------------------------------------
+
+
+def script(name: str, *args: str) -> None:
+    """Run another script; its messages are the user's, and so is its error."""
+    done = subprocess.run([str(TOP / 'scripts' / name), *args], check=False,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+class Run:
+    """The mutants of a base."""
+
+    def __init__(self, base: Base, jobs: int, only: Sequence[str]) -> None:
+        self.base = base
+        self.jobs = jobs
+        self.only = only
+        self.tree = Tree(base)
+        self.build = WORK / 'build' / base.name
+        self.folder = WORK / 'mutants' / base.name
+        self.number = self.bad = 0
+
+    def prepare(self) -> None:
+        """The tree, and qos-test with all tests of the series."""
+        script('tree', self.base.name)
+        script('apply', self.base.name)
+        script('build', self.base.name)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(self.build / 'tests' / 'qtest' / 'qos-test', self.folder / 'qos-test')
+
+    def report(self, good: bool, text: str) -> None:
+        """A line of TAP."""
+        self.number += 1
+        self.bad += not good
+        print(f'{"ok" if good else "not ok"} {self.number} - {text}', flush=True)
+
+    def of(self, known: Range, temp: Path) -> Optional[Work]:
+        """What a range needs: QEMU as it is at its end, and tests that pass."""
+        repo = self.tree.repo
+        series = of_tree(repo, str(self.tree.path))
+        if not series.get(known):
+            return None
+        commit = series[known][-1].sha
+        own = {entry.sha for entry in series[known]}
+        found, sources = of_range(repo, 'base', commit, own)
+        outside = lines(repo.out('diff', '--name-only', commit, 'series', '--',
+                                 '.', ':!hw/usb', ':!tests', ':!docs'))
+        if outside:
+            die(f'the series changes more than hw/usb after {known}: {outside[0]}')
+        script('build', self.base.name, '--at', commit)
+        folder = temp / known.code
+        for file in lines(repo.out('ls-tree', '-r', '--name-only', commit, 'hw/usb/')):
+            if file.endswith(('.c', '.h')):
+                path = folder / 'src' / file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(repo.raw('show', f'{commit}:{file}'))
+        tests = Tests(self.folder / 'qos-test', self.build)
+        work = Work(known, commit, found, sources, folder, Build(self.build), tests)
+        self.time_tests(work)
+        return work
+
+    def time_tests(self, work: Work) -> None:
+        """Run the tests without a mutant; those that pass then count."""
+        qemu = self.build / QEMU
+        cache = self.folder / f'tests-{work.commit}.json'
+        if cache.exists():
+            work.seconds = json.loads(cache.read_text())
+            return
+        own = {path for path in
+               work.tests.listed(qemu, self.build / 'tests' / 'qtest' / 'qos-test')
+               if _OURS.search(path) and not _NOT_OURS.search(path)}
+        some = [path for path in work.tests.listed(qemu)
+                if path in own or _SYSBUS.search(path)]
+        if not own:
+            die(f'{work.range} has no tests')
+        say(f'timing {len(some)} tests at the end of {work.range}')
+        for count, path in enumerate(some, 1):
+            start = time.monotonic()
+            _, failed = work.tests.run(qemu, [path], 120)
+            if not failed:
+                work.seconds[path] = time.monotonic() - start
+            elif path in own:
+                die(f'without a mutant, {path} does not pass at the end of {work.range}')
+            if count % 20 == 0:
+                say(f'  {count} of {len(some)}')
+        cache.write_text(json.dumps(work.seconds))
+
+    def try_all(self, work: Work, results: Results, temp: Path) -> None:
+        """Try the mutants that were not tried yet."""
+        todo: 'queue.SimpleQueue[Mutant]' = queue.SimpleQueue()
+        wanted = [mutant for mutant in work.mutants if self.wanted(mutant, results)]
+        for mutant in wanted:
+            todo.put(mutant)
+        for entry in results.found.values():
+            if entry['result'] == 'killed':
+                work.kills.setdefault(_place(entry['name']),
+                                      collections.Counter())[entry['by']] += 1
+        if not wanted:
+            return
+        say(f'{work.range}: {len(wanted)} of {len(work.mutants)} mutants are to be tried')
+        labs = [Lab(work, _made(temp / f'{work.range.code}-{job}'))
+                for job in range(self.jobs)]
+        plain: Dict[str, bytes] = {}
+        for file, source in work.sources.items():
+            made = labs[0].object_of(file, source)
+            if made is None:
+                die(f'{file} does not compile without a mutant')
+            plain[file] = made.read_bytes()
+        lock = threading.Lock()
+        errors: List[BaseException] = []
+        stopping = threading.Event()
+
+        def worker(lab: Lab) -> None:
+            while not stopping.is_set():
+                try:
+                    mutant = todo.get_nowait()
+                except queue.Empty:
+                    return
+                try:
+                    try_mutant(lab, mutant, plain, results, lock)
+                except Stopped:
+                    return
+                except BaseException as error:
+                    errors.append(error)
+                    stopping.set()
+
+        threads = [threading.Thread(target=worker, args=(lab,), daemon=True) for lab in labs]
+        for thread in threads:
+            thread.start()
+        try:
+            self.watch(work, threads, todo, len(wanted), results)
+        finally:
+            if any(thread.is_alive() for thread in threads):
+                stopping.set()
+                work.tests.stop()
+                for thread in threads:
+                    thread.join()
+        if errors:
+            raise errors[0]
+
+    def wanted(self, mutant: Mutant, results: Results) -> bool:
+        """Is it to be tried? Those that are named are tried anew."""
+        if self.only:
+            return any(text in mutant.name for text in self.only)
+        return mutant.name not in results.found
+
+    @staticmethod
+    def watch(work: Work, threads: Sequence[threading.Thread],
+              todo: 'queue.SimpleQueue[Mutant]', total: int, results: Results) -> None:
+        """Progress, with the time that is left."""
+        start = last = time.monotonic()
+        while any(thread.is_alive() for thread in threads):
+            time.sleep(0.2)
+            now = time.monotonic()
+            if now - last < 15:
+                continue
+            last = now
+            done = total - todo.qsize() - len(threads)
+            left = f', {(now - start) / done * (total - done) / 60:.0f} min left' if done > 0 else ''
+            say(f'  {work.range.code}xx: {max(done, 0)} of {total}, '
+                f'{len(results.named("killed"))} killed, '
+                f'{len(results.named("survived"))} survived{left}')
+
+
+def _made(path: Path) -> Path:
+    path.mkdir(parents=True)
+    return path
+
+
+# --- what comes of it -------------------------------------------------------
+
+
+def reasons() -> Dict[Tuple[str, str], Reason]:
+    """tests/faults/survivors: by the number of the range, and the name."""
+    found: Dict[Tuple[str, str], Reason] = {}
+    if not SURVIVORS.exists():
+        return found
+    for number, code, name, reason in mutants.read_reasons(
+            SURVIVORS.read_text().splitlines()):
+        if reason is None:
+            die(f'tests/faults/survivors, line {number}: write the reason below it, '
+                f'indented, after one of: {", ".join(mutants.KINDS)}')
+        found[code, name] = reason
+    return found
+
+
+def share(killed: int, survived: int) -> float:
+    """The share of what was killed, %."""
+    return 100 * killed / (killed + survived) if killed + survived else 100.0
+
+
+def judge(run: Run, work: Work, results: Results) -> str:
+    """Report a range; return the same for the file."""
+    why = reasons()
+    code = work.range.code
+    count: 'collections.Counter[str]' = collections.Counter()
+    text: List[str] = []
+    for mutant in work.mutants:
+        entry = results.found[mutant.name]
+        result = entry['result']
+        count[result] += 1
+        reason = why.pop((code, mutant.name), None)
+        if result == 'survived':
+            if reason is None:
+                run.report(False, f'{code} {mutant.name}: no test notices it, and '
+                                  'tests/faults/survivors has no reason')
+            else:
+                count[reason.kind] += 1
+                run.report(True, f'{code} {mutant.name}: survives, {reason.kind}: {reason.text}')
+        elif reason is not None:
+            run.report(False, f'{code} {mutant.name}: take it out of tests/faults/survivors: '
+                              f'the result is {result} {entry["by"]}'.rstrip())
+        text.append(f'{result:9} {mutant.file}:{mutant.line} {mutant.name}'
+                    + (f'\n          {entry["by"]}' if entry['by'] else ''))
+    for known, name in why:
+        if known == code:
+            run.report(False, f'{code} {name}: take it out of tests/faults/survivors: '
+                              'there is no such mutant')
+    survived = count['survived'] - count['equivalent']
+    score = share(count['killed'], survived)
+    line = (f'{work.range}: {count["killed"]} of {count["killed"] + survived} mutants '
+            f'killed, {score:.1f} % (at least {WANTED[work.range]:g}); not counted: '
+            f'{count["equivalent"]} equivalent, {count["same"]} the same code, '
+            f'{count["unbuilt"]} that do not build')
+    run.report(score >= WANTED[work.range], line)
+    return '\n'.join([line, '', *text, ''])
+
+
+def show(run: Run, work: Work, results: Results) -> None:
+    """Report the mutants that were named."""
+    for mutant in work.mutants:
+        if any(text in mutant.name for text in run.only):
+            entry = results.found[mutant.name]
+            run.report(entry['result'] != 'survived',
+                       f'{work.range.code} {mutant.name}: {entry["result"]} {entry["by"]}'.rstrip())
+
+
+@contextlib.contextmanager
+def built_at_the_end(run: Run) -> Iterator[None]:
+    """In the end, the build is that of the whole series again."""
+    try:
+        yield
+    finally:
+        script('build', run.base.name)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """The command."""
+    return run_main('faults', lambda: _main(argv))
+
+
+def _main(argv: Optional[Sequence[str]]) -> int:
+    parser = Parser('faults', USAGE, TEXT)
+    parser.add_argument('base', metavar='BASE', nargs='?', help=argparse.SUPPRESS)
+    parser.add_argument('only', metavar='TEXT', nargs='*', help=argparse.SUPPRESS)
+    parser.add_argument('--generate', action='store_true', help=argparse.SUPPRESS)
+    parser.add_argument('--range', action='append', default=[], help=argparse.SUPPRESS)
+    parser.add_argument('--jobs', type=int, default=2, help=argparse.SUPPRESS)
+    args, rest = parser.parse_known_intermixed_args(argv)
+    if rest:
+        parser.error(f"unknown option '{rest[0]}'")
+    if args.base is None:
+        parser.error('which base?')
+    if args.jobs < 1:
+        parser.error('--jobs needs a number from 1 on')
+    chosen = [by_name(word) for word in args.range] or list(RANGES)
+    for known in chosen:
+        if known not in RANGES:
+            parser.error(f'no mutants are made of {known}')
+    run = Run(find(args.base), args.jobs, args.only)
+    reasons()
+    run.prepare()
+    with built_at_the_end(run), scratch_dir('faults') as temp:
+        for known in chosen:
+            work = run.of(known, temp)
+            if work is None:
+                say(f'{run.base.name} has no {known}')
+                continue
+            key = mutants.digest(work.commit, *sorted(work.seconds))
+            results = Results(run.folder / f'{known.code}-{key}.json')
+            run.try_all(work, results, temp)
+            if run.only:
+                show(run, work, results)
+            else:
+                report = run.folder / f'{known.code}.txt'
+                report.write_text(judge(run, work, results))
+                say(f'all mutants of {known}: {report}')
+    print(f'1..{run.number}')
+    return 1 if run.bad else 0
