@@ -6,9 +6,8 @@ statements. What is not understood is left alone, and a change that does not
 compile is for the caller to drop.
 """
 
-import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 _TOKEN = re.compile(r'''
@@ -43,11 +42,25 @@ class Token(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Function:
+    """A function of a file; places are offsets in its text."""
+
+    start: int
+    name_start: int
+    name_end: int
+    body: int
+    end: int
+    parameters: Tuple[str, ...]
+    returns: Tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Mutant:
     """A change of one place of a file.
 
     `name` stays the same when lines before it come and go: the file, the
     function, the operator, and the line with `@` before what is changed.
+    `function` is None outside of functions.
     """
 
     name: str
@@ -56,6 +69,7 @@ class Mutant:
     start: int
     end: int
     text: str
+    function: Optional[Function]
 
     def apply(self, source: str) -> str:
         """The file with the change; all lines keep their numbers."""
@@ -85,9 +99,8 @@ class _File:
         self.added = added
         self.tokens = tokens(source)
         self.match = self._pairs()
-        self.function = '-'
-        self.returns: Sequence[str] = ()
-        self.found: List[Tuple[int, str, int, int, int, str]] = []
+        self.function: Optional[Function] = None
+        self.found: List[Tuple[int, Mutant]] = []
 
     def _pairs(self) -> Dict[int, int]:
         """The closing bracket of each opening one."""
@@ -119,44 +132,62 @@ class _File:
         line = self.lines[token.line - 1]
         column = token.start - (self.source.rfind('\n', 0, token.start) + 1)
         shown = f'{line[:column].lstrip()}@{line[column:].rstrip()}'
-        name = f'{self.path} {self.function}: {operator}: {shown}'
-        self.found.append((first, name, token.line, token.start,
-                           self.tokens[last].end, text))
+        where = (self.source[self.function.name_start:self.function.name_end]
+                 if self.function else '-')
+        self.found.append((first, Mutant(
+            f'{self.path} {where}: {operator}: {shown}', self.path, token.line,
+            token.start, self.tokens[last].end, text, self.function)))
 
     def mutants(self) -> List[Mutant]:
         self.outside()
-        result = []
+        result: List[Mutant] = []
         seen: Dict[str, int] = {}
-        for _, name, line, start, end, text in sorted(set(self.found)):
-            seen[name] = seen.get(name, 0) + 1
-            if seen[name] > 1:
-                name = f'{name} ({seen[name]})'
-            result.append(Mutant(name, self.path, line, start, end, text))
+        for _, mutant in sorted(self.found, key=lambda found: (found[0], found[1].name)):
+            if mutant in result:
+                continue
+            seen[mutant.name] = seen.get(mutant.name, 0) + 1
+            if seen[mutant.name] > 1:
+                mutant = replace(mutant, name=f'{mutant.name} ({seen[mutant.name]})')
+            result.append(mutant)
         return result
 
     # --- outside of functions ----------------------------------------------
 
     def outside(self) -> None:
-        i = begin = 0
+        i = 0
         while i < len(self.tokens):
             text = self.text(i)
             if text == '(' and self.text(self.match.get(i, i) + 1) == '{':
                 body = self.match[i] + 1
-                self.function = self.text(i - 1)
-                self.returns = [token.text for token in self.tokens[begin:i - 1]]
+                self.function = self.signature(i)
                 self.block(body)
-                self.function = '-'
-                i = begin = self.match[body] + 1
-                continue
-            if text == '=' and self.text(i + 1) == '{':
+                self.function = None
+                i = self.match[body]
+            elif text == '=' and self.text(i + 1) == '{':
                 self.elements(i + 1)
                 i = self.match[i + 1]
             elif text == '{' and i in self.match:
                 # a type
                 i = self.match[i]
-            elif text == ';':
-                begin = i + 1
             i += 1
+
+    def signature(self, opening: int) -> Function:
+        """The function whose parameters are in that bracket."""
+        first = opening - 1
+        while first > 0 and (self.tokens[first - 1].kind == 'name'
+                             or self.text(first - 1) == '*'):
+            first -= 1
+        closing = self.match[opening]
+        parameters = []
+        for i in range(opening + 1, closing + 1):
+            if self.text(i) in (',', ')') and self.tokens[i - 1].kind == 'name':
+                parameters.append(self.text(i - 1))
+        return Function(
+            self.tokens[first].start, self.tokens[opening - 1].start,
+            self.tokens[opening - 1].end, self.tokens[closing + 1].start,
+            self.tokens[self.match[closing + 1]].end,
+            () if parameters == ['void'] else tuple(parameters),
+            tuple(token.text for token in self.tokens[first:opening - 1]))
 
     def elements(self, opening: int) -> None:
         """The elements of an initializer: dropped, and what they are made of."""
@@ -273,7 +304,7 @@ class _File:
             self.add('drop', first, last, ';')
         elif last == first + 1:
             self.add('drop', first, last, ';')
-        elif '*' in self.returns:
+        elif self.function and '*' in self.function.returns:
             if self.text(first + 1) != 'NULL':
                 self.add('return', first + 1, last - 1, 'NULL')
         elif self.code(first + 1, last - 1) not in ('true', 'false'):
@@ -331,9 +362,68 @@ def of_file(path: str, source: str, added: Set[int]) -> List[Mutant]:
     return _File(path, source, added).mutants()
 
 
-def digest(*parts: str) -> str:
-    """A short hash of texts, to know them again."""
-    return hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:16]
+#: Which mutant runs: the number in this variable of the environment.
+VARIABLE = 'XHCI_MUTANT'
+
+_CHOICE = f'''static int mutant_number(void)
+{{
+    static int number = -1;
+
+    if (number < 0) {{
+        const char *text = getenv("{VARIABLE}");
+        number = text ? atoi(text) : 0;
+    }}
+    return number;
+}}
+
+'''
+
+
+def switchable(source: str, numbered: Dict[int, Mutant]) -> Tuple[str, Dict[int, int]]:
+    """A file with mutants of functions in it, one of which is chosen when it
+    runs: a copy of the function for each, and the function picks one.
+
+    Returns:
+        the text, and the number of the mutant by the lines of its copy
+    """
+    parts: List[str] = []
+    owners: Dict[int, int] = {}
+    line, done = 1, 0
+
+    def put(text: str, number: int = 0) -> None:
+        nonlocal line
+        count = text.count('\n')
+        if number:
+            owners.update((at, number) for at in range(line, line + count))
+        parts.append(text)
+        line += count
+
+    groups: Dict[Function, List[Tuple[int, Mutant]]] = {}
+    for number, mutant in numbered.items():
+        if mutant.function:
+            groups.setdefault(mutant.function, []).append((number, mutant))
+    for function, group in sorted(groups.items(), key=lambda item: item[0].start):
+        put(source[done:function.start])
+        if not done:
+            put(_CHOICE)
+        done = function.end
+        head = source[function.start:function.name_start]
+        name = source[function.name_start:function.name_end]
+        arguments = source[function.name_end:function.body]
+        put(f'{head}{name}{arguments.rstrip()};\n')
+        for number, mutant in group:
+            before = source[function.body:mutant.start]
+            after = source[mutant.end:function.end]
+            put(f'{head}{name}_{number}{arguments}{before}{mutant.text}{after}\n', number)
+        put(f'{head}{name}_0{arguments}{source[function.body:function.end]}\n')
+        back = '' if function.returns[-1:] == ('void',) else 'return '
+        call = f'({", ".join(function.parameters)});'
+        put(f'{head}{name}{arguments}{{\n    switch (mutant_number()) {{\n')
+        for number, _ in group:
+            put(f'    case {number}:\n        {back}{name}_{number}{call}\n        break;\n')
+        put(f'    default:\n        {back}{name}_0{call}\n        break;\n    }}\n}}\n')
+    put(source[done:])
+    return ''.join(parts), owners
 
 
 # --- survivors ---------------------------------------------------------------

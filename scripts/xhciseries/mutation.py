@@ -23,7 +23,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 from . import mutants
 from .bases import Base, find
 from .git import Repo
-from .mutants import Mutant, Reason
+from .mutants import VARIABLE, Mutant, Reason
 from .paths import TOP, WORK
 from .ranges import CORE, HARDENING, INTERRUPTS, Range, by_name, of_tree
 from .tree import Tree
@@ -76,12 +76,13 @@ class Command:
     words: List[str]
     folder: Path
 
-    def run(self, replace: Dict[str, str], extra: Sequence[str] = ()) -> bool:
-        """Run it with other words; no output. True if it succeeds."""
+    def run(self, replace: Dict[str, str], extra: Sequence[str] = ()) -> Tuple[bool, str]:
+        """Run it with other words. Whether it succeeds, and its messages."""
         words = [replace.get(word, word) for word in self.words] + list(extra)
-        return subprocess.run(words, cwd=self.folder, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                              check=False, start_new_session=True).returncode == 0
+        done = subprocess.run(words, cwd=self.folder, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              check=False, start_new_session=True)
+        return done.returncode == 0, done.stdout.decode(errors='replace')
 
 
 def _ninja() -> str:
@@ -120,8 +121,9 @@ class Build:
             if rule['file'].endswith('/' + file) and output.endswith('.o'):
                 words = shlex.split(rule['command'])
                 for option in ('-MF', '-MQ'):
-                    at = words.index(option)
-                    del words[at:at + 2]
+                    if option in words:
+                        at = words.index(option)
+                        del words[at:at + 2]
                 words = [word for word in words if word not in ('-MD', '-Werror', '-g')]
                 return Command(words, self.folder), rule['file'], output
         die(f'{self.folder} does not build {file}')
@@ -161,16 +163,18 @@ class Tests:
         return [line for line in done.stdout.splitlines() if line.startswith('/')]
 
     @staticmethod
-    def _env(qemu: Path, temp: str) -> Dict[str, str]:
-        return {**os.environ, 'QTEST_QEMU_BINARY': str(qemu), 'TMPDIR': temp}
+    def _env(qemu: Path, temp: str, number: int = 0) -> Dict[str, str]:
+        return {**os.environ, 'QTEST_QEMU_BINARY': str(qemu), 'TMPDIR': temp,
+                VARIABLE: str(number)}
 
-    def run(self, qemu: Path, paths: Sequence[str], limit: float) -> Tuple[List[str], str]:
+    def run(self, qemu: Path, number: int, paths: Sequence[str], limit: float) -> str:
         """Run tests until one fails.
 
         Args:
+            number: the mutant that the binary is to be, 0 for none
             limit: seconds for all of them
         Returns:
-            those that passed, and the one that failed, or an empty string
+            the test that failed, or an empty string
         """
         command = [str(self.binary), '--tap']
         for path in paths:
@@ -178,8 +182,9 @@ class Tests:
         # Sockets go there, and their paths must be short.
         temp = tempfile.mkdtemp(prefix='mutant-', dir='/tmp')
         process = subprocess.Popen(
-            command, cwd=self.folder, env=self._env(qemu, temp), start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            command, cwd=self.folder, env=self._env(qemu, temp, number),
+            start_new_session=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         with self.lock:
             self.running.add(process)
             if self.stopped:
@@ -200,9 +205,9 @@ class Tests:
                   re.finditer(r'^\s*ok \d+ (/\S*)', out.decode(errors='replace'), re.M)]
         left = [path for path in paths if path not in passed]
         if not left:
-            return passed, ''
+            return ''
         failed = re.search(r'^\s*not ok (?:\S+ )?(/\S*)', out.decode(errors='replace'), re.M)
-        return passed, failed[1] if failed else left[0]
+        return failed[1] if failed else left[0]
 
     def stop(self) -> None:
         """End what runs: it has no result then."""
@@ -220,6 +225,90 @@ def _kill(process: 'subprocess.Popen[bytes]') -> None:
 # --- a range ---------------------------------------------------------------
 
 
+class Plant:
+    """QEMU as it is at the end of a range, with mutants.
+
+    Those of functions are all in one binary, which is told which one to be;
+    the others are built one by one.
+    """
+
+    def __init__(self, build: Build, found: Sequence[Mutant], sources: Dict[str, str],
+                 folder: Path) -> None:
+        self.mutants = found
+        self.sources = sources
+        self.folder = folder
+        self.source = folder / 'src'
+        self.build = build
+        self.numbers = {mutant.name: count for count, mutant in enumerate(found, 1)}
+        self.unbuilt: Set[str] = set()
+        self.qemu = self._binary('all')
+        self.lock = threading.Lock()
+
+    def _binary(self, name: str) -> Path:
+        # Its firmware is where the build has it.
+        (self.folder / name).mkdir(parents=True)
+        (self.folder / name / 'qemu-bundle').symlink_to(self.build.folder / 'qemu-bundle')
+        return self.folder / name / QEMU
+
+    def _compile(self, file: str, text: str, name: str) -> Tuple[Optional[Path], str]:
+        """Compile a file of the tree with another text: the object, messages."""
+        command, source, output = self.build.compile(file)
+        path = self.source / file
+        made = self.folder / f'{name}.o'
+        before = path.read_text()
+        path.write_text(text)
+        try:
+            good, messages = command.run({source: str(path), output: str(made)},
+                                         ['-w', '-g0', '-O1'])
+        finally:
+            path.write_text(before)
+        return (made if good else None), messages
+
+    def _link(self, objects: Dict[str, Path], qemu: Path) -> bool:
+        """Link QEMU with those objects instead of the build's."""
+        changed = {self.build.compile(file)[2]: str(made) for file, made in objects.items()}
+        return self.build.link().run({**changed, QEMU: str(qemu)}, ['-Wl,--strip-debug'])[0]
+
+    def make(self) -> None:
+        """The binary with all mutants that compile."""
+        objects: Dict[str, Path] = {}
+        for file, source in self.sources.items():
+            say(f'  compiling {file} with its mutants')
+            made: Optional[Path] = None
+            while made is None:
+                numbered = {number: mutant for number, mutant in enumerate(self.mutants, 1)
+                            if mutant.function and mutant.file == file
+                            and mutant.name not in self.unbuilt}
+                text, owners = mutants.switchable(source, numbered)
+                made, messages = self._compile(file, text, file.replace('/', '_'))
+                if made is None:
+                    bad = {owners.get(int(line)) for line in re.findall(
+                        rf'{re.escape(Path(file).name)}:(\d+):(?:\d+:)? error', messages)}
+                    names = [numbered[number].name for number in bad if number]
+                    if not names:
+                        die(f'{file} does not compile: {messages.strip()[-300:]}')
+                    self.unbuilt.update(names)
+            objects[file] = made
+        if not self._link(objects, self.qemu):
+            die(f'{QEMU} with the mutants does not link')
+
+    def binary(self, mutant: Mutant) -> Tuple[Optional[Path], int]:
+        """The binary of a mutant, and its number there; None if it does not
+        compile."""
+        if mutant.name in self.unbuilt:
+            return None, 0
+        number = self.numbers[mutant.name]
+        if mutant.function:
+            return self.qemu, number
+        with self.lock:
+            made = self._compile(mutant.file, mutant.apply(self.sources[mutant.file]),
+                                 f'one-{number}')[0]
+            if made is None:
+                return None, 0
+            qemu = self._binary(f'one-{number}')
+            return (qemu, 0) if self._link({mutant.file: made}, qemu) else (None, 0)
+
+
 @dataclass
 class Work:
     """What the mutants of a range need."""
@@ -227,9 +316,7 @@ class Work:
     range: Range
     commit: str
     mutants: List[Mutant]
-    sources: Dict[str, str]
-    folder: Path
-    build: Build
+    plant: Plant
     tests: Tests
     seconds: Dict[str, float] = field(default_factory=dict)
     kills: Dict[str, 'collections.Counter[str]'] = field(default_factory=dict)
@@ -272,9 +359,9 @@ class Results:
                     entry = json.loads(line)
                     self.found[entry['name']] = entry
 
-    def add(self, name: str, result: str, by: str = '', code: str = '') -> None:
-        """Keep a result: killed, survived, same (as without it), or unbuilt."""
-        entry = {'name': name, 'result': result, 'by': by, 'code': code}
+    def add(self, name: str, result: str, by: str = '') -> None:
+        """Keep a result: killed, survived or unbuilt."""
+        entry = {'name': name, 'result': result, 'by': by}
         self.found[name] = entry
         with open(self.path, 'a', encoding='utf-8') as file:
             file.write(json.dumps(entry) + '\n')
@@ -283,54 +370,23 @@ class Results:
         return [name for name, entry in self.found.items() if entry['result'] == result]
 
 
-class Lab:
-    """Makes and tries one mutant at a time, in a folder of its own."""
+def killer(work: Work, mutant: Mutant, qemu: Path, number: int) -> str:
+    """The test that fails with a mutant, or an empty string.
 
-    def __init__(self, work: Work, folder: Path) -> None:
-        self.work = work
-        self.folder = folder
-        self.source = folder / 'src'
-        shutil.copytree(work.folder / 'src', self.source)
-        (folder / 'qemu-bundle').symlink_to(work.build.folder / 'qemu-bundle')
-        self.link = work.build.link()
-        self.qemu = folder / QEMU
-
-    def object_of(self, file: str, text: str) -> Optional[Path]:
-        """Compile a file of the tree with another text; None if that fails."""
-        command, source, output = self.work.build.compile(file)
-        path = self.source / file
-        path.write_text(text)
-        made = self.folder / 'mutant.o'
-        made.unlink(missing_ok=True)
-        command.run({source: str(path), output: str(made)},
-                    [f'-ffile-prefix-map={self.source}=.', '-w', '-g0'])
-        return made if made.exists() else None
-
-    def link_with(self, file: str, made: Path) -> bool:
-        """Link QEMU with that object instead of the build's."""
-        _, _, output = self.work.build.compile(file)
-        self.qemu.unlink(missing_ok=True)
-        return self.link.run({output: str(made), QEMU: str(self.qemu)},
-                             ['-Wl,--strip-debug'])
-
-    def restore(self, file: str) -> None:
-        """The file of the range again."""
-        (self.source / file).write_text(self.work.sources[file])
-
-    def killer(self, mutant: Mutant) -> str:
-        """The test that fails, or an empty string."""
-        seconds = self.work.seconds
-        local = self.work.kills.get(_place(mutant.name), collections.Counter())
-        total: 'collections.Counter[str]' = sum(self.work.kills.values(), collections.Counter())
-        order = sorted(seconds, key=lambda test: (-local[test], -total[test], seconds[test]))
-        chunks = [order[:_LIKELY]]
-        chunks += [order[i:i + _CHUNK] for i in range(_LIKELY, len(order), _CHUNK)]
-        for chunk in chunks:
-            limit = 20 + 8 * sum(seconds[test] for test in chunk)
-            failed = self.work.tests.run(self.qemu, chunk, limit)[1]
-            if failed:
-                return failed
-        return ''
+    Those that killed others in the same function come first.
+    """
+    seconds = work.seconds
+    local = work.kills.get(_place(mutant.name), collections.Counter())
+    total: 'collections.Counter[str]' = sum(work.kills.values(), collections.Counter())
+    order = sorted(seconds, key=lambda test: (-local[test], -total[test], seconds[test]))
+    chunks = [order[:_LIKELY]]
+    chunks += [order[i:i + _CHUNK] for i in range(_LIKELY, len(order), _CHUNK)]
+    for chunk in chunks:
+        limit = 20 + 8 * sum(seconds[test] for test in chunk)
+        failed = work.tests.run(qemu, number, chunk, limit)
+        if failed:
+            return failed
+    return ''
 
 
 def _place(name: str) -> str:
@@ -338,35 +394,14 @@ def _place(name: str) -> str:
     return name.split(':', 1)[0]
 
 
-def try_mutant(lab: Lab, mutant: Mutant, plain: Dict[str, bytes],
-               results: Results, lock: threading.Lock) -> None:
+def try_mutant(work: Work, mutant: Mutant, results: Results, lock: threading.Lock) -> None:
     """Build a mutant, test it and keep the result."""
-    source = lab.work.sources[mutant.file]
-    try:
-        made = lab.object_of(mutant.file, mutant.apply(source))
-        if made is None:
-            outcome = 'unbuilt', '', ''
-        else:
-            content = made.read_bytes()
-            code = mutants.digest(mutant.file, content.hex())
-            known = [entry for entry in list(results.found.values())
-                     if entry['code'] == code and entry['name'] != mutant.name]
-            if content == plain[mutant.file]:
-                outcome = 'same', '', code
-            elif known:
-                outcome = known[0]['result'], known[0]['by'], code
-            elif not lab.link_with(mutant.file, made):
-                outcome = 'unbuilt', '', ''
-            else:
-                by = lab.killer(mutant)
-                outcome = ('killed' if by else 'survived'), by, code
-    finally:
-        lab.restore(mutant.file)
+    qemu, number = work.plant.binary(mutant)
+    by = killer(work, mutant, qemu, number) if qemu else ''
     with lock:
-        results.add(mutant.name, *outcome)
-        if outcome[0] == 'killed':
-            lab.work.kills.setdefault(_place(mutant.name),
-                                      collections.Counter())[outcome[1]] += 1
+        results.add(mutant.name, 'killed' if by else 'survived' if qemu else 'unbuilt', by)
+        if by:
+            work.kills.setdefault(_place(mutant.name), collections.Counter())[by] += 1
 
 
 # --- a run -----------------------------------------------------------------
@@ -427,7 +462,9 @@ class Run:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(repo.raw('show', f'{commit}:{file}'))
         tests = Tests(self.folder / 'qos-test', self.build)
-        work = Work(known, commit, found, sources, folder, Build(self.build), tests)
+        plant = Plant(Build(self.build), found, sources, folder)
+        plant.make()
+        work = Work(known, commit, found, plant, tests)
         self.time_tests(work)
         return work
 
@@ -448,7 +485,7 @@ class Run:
         say(f'timing {len(some)} tests at the end of {work.range}')
         for count, path in enumerate(some, 1):
             start = time.monotonic()
-            _, failed = work.tests.run(qemu, [path], 120)
+            failed = work.tests.run(work.plant.qemu, 0, [path], 120)
             if not failed:
                 work.seconds[path] = time.monotonic() - start
             elif path in own:
@@ -457,7 +494,7 @@ class Run:
                 say(f'  {count} of {len(some)}')
         cache.write_text(json.dumps(work.seconds))
 
-    def try_all(self, work: Work, results: Results, temp: Path) -> None:
+    def try_all(self, work: Work, results: Results) -> None:
         """Try the mutants that were not tried yet."""
         todo: 'queue.SimpleQueue[Mutant]' = queue.SimpleQueue()
         wanted = [mutant for mutant in work.mutants if self.wanted(mutant, results)]
@@ -470,33 +507,25 @@ class Run:
         if not wanted:
             return
         say(f'{work.range}: {len(wanted)} of {len(work.mutants)} mutants are to be tried')
-        labs = [Lab(work, _made(temp / f'{work.range.code}-{job}'))
-                for job in range(self.jobs)]
-        plain: Dict[str, bytes] = {}
-        for file, source in work.sources.items():
-            made = labs[0].object_of(file, source)
-            if made is None:
-                die(f'{file} does not compile without a mutant')
-            plain[file] = made.read_bytes()
         lock = threading.Lock()
         errors: List[BaseException] = []
         stopping = threading.Event()
 
-        def worker(lab: Lab) -> None:
+        def worker() -> None:
             while not stopping.is_set():
                 try:
                     mutant = todo.get_nowait()
                 except queue.Empty:
                     return
                 try:
-                    try_mutant(lab, mutant, plain, results, lock)
+                    try_mutant(work, mutant, results, lock)
                 except Stopped:
                     return
                 except BaseException as error:
                     errors.append(error)
                     stopping.set()
 
-        threads = [threading.Thread(target=worker, args=(lab,), daemon=True) for lab in labs]
+        threads = [threading.Thread(target=worker, daemon=True) for _ in range(self.jobs)]
         for thread in threads:
             thread.start()
         try:
@@ -532,11 +561,6 @@ class Run:
             say(f'  {work.range.code}xx: {max(done, 0)} of {total}, '
                 f'{len(results.named("killed"))} killed, '
                 f'{len(results.named("survived"))} survived{left}')
-
-
-def _made(path: Path) -> Path:
-    path.mkdir(parents=True)
-    return path
 
 
 # --- what comes of it -------------------------------------------------------
@@ -592,8 +616,7 @@ def judge(run: Run, work: Work, results: Results) -> str:
     score = share(count['killed'], survived)
     line = (f'{work.range}: {count["killed"]} of {count["killed"] + survived} mutants '
             f'killed, {score:.1f} % (at least {WANTED[work.range]:g}); not counted: '
-            f'{count["equivalent"]} equivalent, {count["same"]} the same code, '
-            f'{count["unbuilt"]} that do not build')
+            f'{count["equivalent"]} equivalent, {count["unbuilt"]} that do not build')
     run.report(score >= WANTED[work.range], line)
     return '\n'.join([line, '', *text, ''])
 
@@ -648,9 +671,8 @@ def _main(argv: Optional[Sequence[str]]) -> int:
             if work is None:
                 say(f'{run.base.name} has no {known}')
                 continue
-            key = mutants.digest(work.commit, *sorted(work.seconds))
-            results = Results(run.folder / f'{known.code}-{key}.json')
-            run.try_all(work, results, temp)
+            results = Results(run.folder / f'{known.code}-{work.commit[:12]}.json')
+            run.try_all(work, results)
             if run.only:
                 show(run, work, results)
             else:
