@@ -297,6 +297,13 @@ class _File:
 
     def simple(self, first: int, last: int) -> None:
         """An expression, a jump or a return."""
+        if (self.text(first) == 'return' and last == first + 2
+                and self.tokens[first + 1].kind == 'number'):
+            # Of errors, QEMU wants to know whether they are negative.
+            if self.touched(first, last):
+                self.add('return', first + 1, last - 1,
+                         '-1' if self.text(first + 1) == '0' else '0')
+            return
         self.inside(first, last)
         if not self.touched(first, last):
             return

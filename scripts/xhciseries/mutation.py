@@ -18,7 +18,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
 
 from . import mutants
 from .bases import Base, find
@@ -43,8 +43,8 @@ has to be in tests/faults/survivors with a reason.
   TEXT           only mutants whose names contain it, and these anew
 
 What was found is kept in work/mutants, so an interrupted run goes on where it
-was. It starts anew when the series changes. One TAP line for each range and
-each survivor.
+was, until the code changes. What survived is tried again when the tests
+change. One TAP line for each range and each survivor.
 '''
 
 RANGES = (CORE, INTERRUPTS, HARDENING)
@@ -62,7 +62,7 @@ _NOT_OURS = re.compile(r'/qemu-xhci/|pci-device-tests')
 _SYSBUS = re.compile(r'/microvm/.*xhci-sysbus-tests/lines')
 
 #: Tests in one process, after those that are likely to fail.
-_CHUNK = 10
+_CHUNK = 50
 _LIKELY = 4
 
 
@@ -349,9 +349,10 @@ def of_range(repo: Repo, since: str, commit: str,
 class Results:
     """What was found, one JSON object on each line of a file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, commit: str) -> None:
         self.path = path
-        self.found: Dict[str, Dict[str, Any]] = {}
+        self.commit = commit
+        self.found: Dict[str, Dict[str, str]] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             for line in path.read_text().splitlines():
@@ -359,12 +360,22 @@ class Results:
                     entry = json.loads(line)
                     self.found[entry['name']] = entry
 
-    def add(self, name: str, result: str, by: str = '') -> None:
+    def add(self, mutant: Mutant, result: str, by: str = '') -> None:
         """Keep a result: killed, survived or unbuilt."""
-        entry = {'name': name, 'result': result, 'by': by}
-        self.found[name] = entry
+        entry = {'name': mutant.name, 'text': mutant.text, 'commit': self.commit,
+                 'result': result, 'by': by}
+        self.found[mutant.name] = entry
         with open(self.path, 'a', encoding='utf-8') as file:
             file.write(json.dumps(entry) + '\n')
+
+    def is_known(self, mutant: Mutant, tests: Iterable[str]) -> bool:
+        """Was it tried, and does what was found still hold with these tests?"""
+        entry = self.found.get(mutant.name)
+        if entry is None or entry['text'] != mutant.text:
+            return False
+        if entry['result'] == 'killed':
+            return entry['by'] in tests
+        return entry['result'] == 'unbuilt' or entry['commit'] == self.commit
 
     def named(self, result: str) -> List[str]:
         return [name for name, entry in self.found.items() if entry['result'] == result]
@@ -399,7 +410,7 @@ def try_mutant(work: Work, mutant: Mutant, results: Results, lock: threading.Loc
     qemu, number = work.plant.binary(mutant)
     by = killer(work, mutant, qemu, number) if qemu else ''
     with lock:
-        results.add(mutant.name, 'killed' if by else 'survived' if qemu else 'unbuilt', by)
+        results.add(mutant, 'killed' if by else 'survived' if qemu else 'unbuilt', by)
         if by:
             work.kills.setdefault(_place(mutant.name), collections.Counter())[by] += 1
 
@@ -497,7 +508,9 @@ class Run:
     def try_all(self, work: Work, results: Results) -> None:
         """Try the mutants that were not tried yet."""
         todo: 'queue.SimpleQueue[Mutant]' = queue.SimpleQueue()
-        wanted = [mutant for mutant in work.mutants if self.wanted(mutant, results)]
+        wanted = [mutant for mutant in work.mutants
+                  if (any(text in mutant.name for text in self.only) if self.only
+                      else not results.is_known(mutant, work.seconds))]
         for mutant in wanted:
             todo.put(mutant)
         for entry in results.found.values():
@@ -538,12 +551,6 @@ class Run:
                     thread.join()
         if errors:
             raise errors[0]
-
-    def wanted(self, mutant: Mutant, results: Results) -> bool:
-        """Is it to be tried? Those that are named are tried anew."""
-        if self.only:
-            return any(text in mutant.name for text in self.only)
-        return mutant.name not in results.found
 
     @staticmethod
     def watch(work: Work, threads: Sequence[threading.Thread],
@@ -671,7 +678,8 @@ def _main(argv: Optional[Sequence[str]]) -> int:
             if work is None:
                 say(f'{run.base.name} has no {known}')
                 continue
-            results = Results(run.folder / f'{known.code}-{work.commit[:12]}.json')
+            code = run.tree.repo.out('rev-parse', f'{work.commit}:hw')
+            results = Results(run.folder / f'{known.code}-{code[:12]}.json', work.commit)
             run.try_all(work, results)
             if run.only:
                 show(run, work, results)
