@@ -44,7 +44,8 @@ has to be in tests/faults/survivors with a reason.
 
 What was found is kept in work/mutants, so an interrupted run goes on where it
 was, until the code changes. What survived is tried again when the tests
-change. One TAP line for each range and each survivor.
+change. It takes the commits that the tree has, so a new test can be tried before
+it is exported. One TAP line for each range and each survivor.
 '''
 
 RANGES = (CORE, INTERRUPTS, HARDENING)
@@ -167,47 +168,55 @@ class Tests:
         return {**os.environ, 'QTEST_QEMU_BINARY': str(qemu), 'TMPDIR': temp,
                 VARIABLE: str(number)}
 
-    def run(self, qemu: Path, number: int, paths: Sequence[str], limit: float) -> str:
+    def run(self, qemu: Path, number: int, paths: Sequence[str],
+            limit: float) -> Tuple[Dict[str, float], str]:
         """Run tests until one fails.
 
         Args:
             number: the mutant that the binary is to be, 0 for none
             limit: seconds for all of them
         Returns:
-            the test that failed, or an empty string
+            those that passed, and how many seconds they took; and the one
+            that failed, or an empty string
         """
         command = [str(self.binary), '--tap']
         for path in paths:
             command += ['-p', path]
         # Sockets go there, and their paths must be short.
         temp = tempfile.mkdtemp(prefix='mutant-', dir='/tmp')
+        passed: Dict[str, float] = {}
+        failed = ''
+        last = time.monotonic()
         process = subprocess.Popen(
             command, cwd=self.folder, env=self._env(qemu, temp, number),
             start_new_session=True, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        watch = threading.Timer(limit, _kill, [process])
         with self.lock:
             self.running.add(process)
             if self.stopped:
                 _kill(process)
         try:
-            out, _ = process.communicate(timeout=limit)
-        except subprocess.TimeoutExpired:
-            _kill(process)
-            out, _ = process.communicate()
+            watch.start()
+            for line in process.stdout or ():
+                tap = re.match(r'\s*(not ok|ok) (?:\d+ )?(/\S*)', line.decode(errors='replace'))
+                if tap and tap[1] == 'ok':
+                    passed[tap[2]] = time.monotonic() - last
+                    last = time.monotonic()
+                elif tap:
+                    failed = tap[2]
         finally:
+            watch.cancel()
             _kill(process)
+            process.wait()
             with self.lock:
                 self.running.discard(process)
             shutil.rmtree(temp, ignore_errors=True)
         if self.stopped:
             raise Stopped
-        passed = [match[1] for match in
-                  re.finditer(r'^\s*ok \d+ (/\S*)', out.decode(errors='replace'), re.M)]
+        # They run in the order of the list, and one may end without a word.
         left = [path for path in paths if path not in passed]
-        if not left:
-            return ''
-        failed = re.search(r'^\s*not ok (?:\S+ )?(/\S*)', out.decode(errors='replace'), re.M)
-        return failed[1] if failed else left[0]
+        return passed, failed if failed in left else left[0] if left else ''
 
     def stop(self) -> None:
         """End what runs: it has no result then."""
@@ -393,8 +402,8 @@ def killer(work: Work, mutant: Mutant, qemu: Path, number: int) -> str:
     chunks = [order[:_LIKELY]]
     chunks += [order[i:i + _CHUNK] for i in range(_LIKELY, len(order), _CHUNK)]
     for chunk in chunks:
-        limit = 20 + 8 * sum(seconds[test] for test in chunk)
-        failed = work.tests.run(qemu, number, chunk, limit)
+        limit = 30 + 8 * sum(seconds[test] for test in chunk)
+        _, failed = work.tests.run(qemu, number, chunk, limit)
         if failed:
             return failed
     return ''
@@ -439,9 +448,11 @@ class Run:
         self.number = self.bad = 0
 
     def prepare(self) -> None:
-        """The tree, and qos-test with all tests of the series."""
+        """The tree, with the commits that it has, and qos-test with all tests."""
         script('tree', self.base.name)
-        script('apply', self.base.name)
+        self.tree.need()
+        if self.tree.repo.out('rev-parse', 'base') == self.tree.repo.out('rev-parse', 'HEAD'):
+            script('apply', self.base.name)
         script('build', self.base.name)
         self.folder.mkdir(parents=True, exist_ok=True)
         shutil.copy2(self.build / 'tests' / 'qtest' / 'qos-test', self.folder / 'qos-test')
@@ -494,15 +505,14 @@ class Run:
         if not own:
             die(f'{work.range} has no tests')
         say(f'timing {len(some)} tests at the end of {work.range}')
-        for count, path in enumerate(some, 1):
-            start = time.monotonic()
-            failed = work.tests.run(work.plant.qemu, 0, [path], 120)
-            if not failed:
-                work.seconds[path] = time.monotonic() - start
-            elif path in own:
-                die(f'without a mutant, {path} does not pass at the end of {work.range}')
-            if count % 20 == 0:
-                say(f'  {count} of {len(some)}')
+        left = some
+        while left:
+            passed, failed = work.tests.run(work.plant.qemu, 0, left[:_CHUNK], 60 * _CHUNK)
+            work.seconds.update(passed)
+            if failed in own:
+                die(f'without a mutant, {failed} does not pass at the end of {work.range}')
+            left = [path for path in left if path not in passed and path != failed]
+            say(f'  {len(some) - len(left)} of {len(some)}')
         cache.write_text(json.dumps(work.seconds))
 
     def try_all(self, work: Work, results: Results) -> None:
@@ -511,7 +521,9 @@ class Run:
         wanted = [mutant for mutant in work.mutants
                   if (any(text in mutant.name for text in self.only) if self.only
                       else not results.is_known(mutant, work.seconds))]
-        for mutant in wanted:
+        # Those that are expected to survive take all tests: last.
+        why = reasons()
+        for mutant in sorted(wanted, key=lambda mutant: (work.range.code, mutant.name) in why):
             todo.put(mutant)
         for entry in results.found.values():
             if entry['result'] == 'killed':
