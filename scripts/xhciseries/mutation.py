@@ -399,9 +399,15 @@ def killer(work: Work, mutant: Mutant, qemu: Path, number: int) -> str:
     local = work.kills.get(_place(mutant.name), collections.Counter())
     total: 'collections.Counter[str]' = sum(work.kills.values(), collections.Counter())
     order = sorted(seconds, key=lambda test: (-local[test], -total[test], seconds[test]))
-    chunks = [order[:_LIKELY]]
-    chunks += [order[i:i + _CHUNK] for i in range(_LIKELY, len(order), _CHUNK)]
-    for chunk in chunks:
+    likely, rest = order[:_LIKELY], order[_LIKELY:]
+    # Of tests that differ in the mode only, such as busy/pin-0, one comes
+    # first: the last, which has all of MSI-X and two interrupters.
+    one = {test.rsplit('/', 1)[0]: test for test in seconds}
+    first = [test for test in rest if test in one.values()]
+    rest = [test for test in rest if test not in one.values()]
+    chunks = [likely, first]
+    chunks += [rest[i:i + _CHUNK] for i in range(0, len(rest), _CHUNK)]
+    for chunk in filter(None, chunks):
         limit = 30 + 8 * sum(seconds[test] for test in chunk)
         _, failed = work.tests.run(qemu, number, chunk, limit)
         if failed:
