@@ -23,7 +23,8 @@ _SETTINGS = {
     'rebase.autoStash': 'false', 'rebase.autoSquash': 'false',
     'rebase.updateRefs': 'false', 'rebase.missingCommitsCheck': 'ignore',
     'core.quotePath': 'false', 'advice.detachedHead': 'false',
-    'submodule.recurse': 'false', 'sequence.editor': 'true', 'core.editor': 'true', 'rerere.enabled': 'false',
+    'submodule.recurse': 'false', 'sequence.editor': 'true', 'core.editor': 'true',
+    'rerere.enabled': 'false',
 }
 
 

@@ -41,7 +41,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, argv: Optional[Sequence[str]]) -> argparse.Namespace:
         """Parse, and name an option that does not exist."""
-        args, rest = self.parse_known_args(argv)
+        args, rest = self.parse_known_intermixed_args(argv)
         for word in rest:
             if word.startswith('-'):
                 self.error(f"unknown option '{word}'")

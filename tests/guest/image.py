@@ -91,7 +91,7 @@ def _check_static(path):
     for i in range(phnum):
         if struct.unpack_from("<I", elf, phoff + i * phentsize)[0] == 3:
             raise ImageError(f"{path} is not static (PT_INTERP); "
-                                 "use that of Debian's busybox-static")
+                             "use that of Debian's busybox-static")
 
 
 class _Cpio:
@@ -153,8 +153,8 @@ def build_initramfs(out, vmlinuz, busybox):
     moddir = os.path.join(root, "lib/modules", release)
     if not release or not os.path.isdir(moddir):
         raise ImageError(f"no modules for {vmlinuz}: a kernel is expected "
-                             "at DIR/boot/vmlinuz-VERSION with its modules in "
-                             "DIR/lib/modules/VERSION")
+                         "at DIR/boot/vmlinuz-VERSION with its modules in "
+                         "DIR/lib/modules/VERSION")
     modules = _modules(moddir)
     here = os.path.dirname(os.path.abspath(__file__))
     with open(out, "wb") as f:

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The parts of the docs that are made from the code."""
+
+import re
+from pathlib import Path
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
+
+from xhciseries.paths import TOP
+from xhciseries.ui import Parser, die, run_main
+
+from . import checks
+
+USAGE = 'scripts/docs [--check]'
+
+TEXT = '''
+Write what the docs have from the code: the table of checks in
+docs/testing.md, from the declarations in scripts/checks. There it is between
+the comments "NAME: written by scripts/docs" and "end of NAME".
+'''
+
+#: document: what is made in it, and by what
+PARTS: Dict[str, List[Tuple[str, Callable[[], str]]]] = {
+    'docs/testing.md': [('checks', checks.table)],
+}
+
+
+def renewed(path: Path) -> str:
+    """A document with its parts made anew."""
+    text = path.read_text()
+    where = str(path.relative_to(TOP))
+    for name, make in PARTS[where]:
+        pattern = rf'(<!-- {name}: written by scripts/docs -->\n).*?(<!-- end of {name} -->)'
+        text, count = re.subn(pattern, lambda m: m[1] + make() + m[2], text, flags=re.S)
+        if count != 1:
+            die(f'{where} must have the comments "{name}: written by scripts/docs" and '
+                f'"end of {name}" once')
+    return text
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """The command."""
+    return run_main('docs', lambda: _main(argv))
+
+
+def _main(argv: Optional[Sequence[str]]) -> int:
+    parser = Parser('docs', USAGE, TEXT)
+    parser.add_argument('--check', action='store_true',
+                        help='write nothing; fail if something is not current')
+    args = parser.parse(argv)
+    for where in PARTS:
+        path = TOP / where
+        text = renewed(path)
+        if text == path.read_text():
+            continue
+        if args.check:
+            die(f'{where} is not what the code says: run scripts/docs')
+        path.write_text(text)
+        print(path)
+    return 0
