@@ -198,7 +198,7 @@ class Job:
             if known is UPSTREAM:
                 self.apply_upstream(mails)
                 continue
-            before = self.copy.head
+            head = self.copy.head
             try:
                 if self.markers:
                     self.copy.marker(known)
@@ -209,7 +209,7 @@ class Job:
                 if known.required:
                     raise
                 out.left_out.append((known, misfit))
-                self.copy.back_to(before)
+                self.copy.back_to(head)
         return out
 
     def find_present(self) -> List[Range]:

@@ -133,8 +133,8 @@ def local_source(base: Base) -> Optional[Path]:
     found = [path for path in Path(folder).glob(f'qemu-{line}.*')
              if re.fullmatch(r'.*\.tar\.(xz|bz2|gz)', path.name)]
     exact = [path for path in found if path.name.startswith(f'qemu-{base.made}.tar.')]
-    return max(exact or found, default=None,
-               key=lambda path: numbers(path.name[len('qemu-'):]))
+    found = sorted(exact or found, key=lambda path: numbers(path.name[len('qemu-'):]))
+    return found[-1] if found else None
 
 
 def obtainable() -> List[Base]:

@@ -71,8 +71,7 @@ class Repo:
         return subprocess.run(
             command, check=False, env={**self.env, **(env or {})},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=session,
-            **({'input': stdin} if stdin is not None
-               else {'stdin': subprocess.DEVNULL}))  # type: ignore[call-overload]
+            input=stdin or b'')
 
     def raw(self, *args: Union[str, Path], stdin: Optional[bytes] = None,
             env: Optional[Dict[str, str]] = None, session: bool = False) -> bytes:

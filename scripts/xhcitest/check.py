@@ -150,7 +150,7 @@ def _main(argv: Optional[Sequence[str]]) -> int:
         return 0
     if args.record:
         base = bases.find(args.record)
-        command = [checks.FOLDER / 'base' / 'stock', base.name, '--record']
+        command = [str(checks.FOLDER / 'base' / 'stock'), base.name, '--record']
         return subprocess.run(command, check=False).returncode
     chosen = choose(args)
     if args.list:

@@ -30,8 +30,10 @@ def renewed(path: Path) -> str:
     where = str(path.relative_to(TOP))
     for name, make in PARTS[where]:
         pattern = rf'(<!-- {name}: written by scripts/docs -->\n).*?(<!-- end of {name} -->)'
-        text, count = re.subn(pattern, lambda m: m[1] + make() + m[2], text, flags=re.S)
-        if count != 1:
+        found = list(re.finditer(pattern, text, re.S))
+        if len(found) == 1:
+            text = ''.join((text[:found[0].end(1)], make(), text[found[0].start(2):]))
+        else:
             die(f'{where} must have the comments "{name}: written by scripts/docs" and '
                 f'"end of {name}" once')
     return text
