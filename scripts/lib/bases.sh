@@ -17,7 +17,7 @@ base_line() { base_field "$1" made | cut -d. -f1,2; }
 local_source() { bases source "$1"; }
 
 need_base() {
-    bases | grep -qxF -- "$1" || die "unknown base '$1' (there are: $(bases | paste -sd ' '))"
+    bases | grep -xF -- "$1" >/dev/null || die "unknown base '$1' (there are: $(bases | paste -sd ' '))"
     # shellcheck disable=SC2034 # they are for the scripts
     BASE=$1 TREE=$WORK/trees/$1 BUILD=$WORK/build/$1 STOCK=$WORK/stock/$1 \
         PATCHES=$TOP/patches/$1

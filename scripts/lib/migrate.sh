@@ -17,6 +17,6 @@ migrate_pair() {
 without_property() {
     local qemu
     for qemu; do
-        "$qemu" -device nec-usb-xhci,help | grep -q conditional-intr-mapping || echo "$qemu"
+        "$qemu" -device nec-usb-xhci,help | grep conditional-intr-mapping >/dev/null || echo "$qemu"
     done | paste -sd ' '
 }

@@ -6,21 +6,26 @@ from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from xhciseries.paths import TOP
-from xhciseries.ui import Parser, die, run_main
+from xhciseries.ui import Parser, die, run_main, say
 
-from . import checks
+from . import checks, structure
 
 USAGE = 'scripts/docs [--check]'
 
 TEXT = '''
 Write what the docs have from the code: the table of checks in
-docs/testing.md, from the declarations in scripts/checks. There it is between
-the comments "NAME: written by scripts/docs" and "end of NAME".
+docs/testing.md, from the declarations in scripts/checks, and the picture in
+docs/structure.md, from what the programs use of each other. In the docs it is
+between the comments "NAME: written by scripts/docs" and "end of NAME".
+
+Fails if an arrow of the picture goes up, if files need each other, or if
+anything but scripts/export writes patches.
 '''
 
 #: document: what is made in it, and by what
 PARTS: Dict[str, List[Tuple[str, Callable[[], str]]]] = {
     'docs/testing.md': [('checks', checks.table)],
+    'docs/structure.md': [('picture', structure.picture)],
 }
 
 
@@ -49,6 +54,9 @@ def _main(argv: Optional[Sequence[str]]) -> int:
     parser.add_argument('--check', action='store_true',
                         help='write nothing; fail if something is not current')
     args = parser.parse(argv)
+    wrong = structure.amiss()
+    for line in wrong:
+        say(f'docs: error: {line}')
     for where in PARTS:
         path = TOP / where
         text = renewed(path)
@@ -58,4 +66,4 @@ def _main(argv: Optional[Sequence[str]]) -> int:
             die(f'{where} is not what the code says: run scripts/docs')
         path.write_text(text)
         print(path)
-    return 0
+    return 1 if wrong else 0

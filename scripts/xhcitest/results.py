@@ -17,7 +17,8 @@ from xhciseries.ui import die, run_main
 Result = Tuple[str, str]
 
 LETTERS = {'pass': 'p', 'fail': 'f', 'skip': 's'}
-HEAD = '# Results of tests: p passes, f fails, s is skipped, - is not there\n'
+HEAD = ('# Written by scripts/check --record: p passes, f fails, s is skipped, '
+        '- is not there\n')
 
 #: test: {column: letter}
 Table = Dict[str, Dict[str, str]]

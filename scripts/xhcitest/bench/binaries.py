@@ -4,6 +4,7 @@
 import argparse
 import os
 import subprocess
+from pathlib import Path
 from typing import Collection, Dict, Set, Tuple
 
 from xhciseries import bases
@@ -40,12 +41,12 @@ def given(args: argparse.Namespace) -> Tuple[Binaries, Set[str]]:
     return found, missing
 
 
-def _script(name: str, *args: str) -> str:
+def _script(path: Path, *args: str) -> str:
     """Run one of the scripts; the last line of its output."""
-    done = subprocess.run([str(TOP / 'scripts' / name), *args], check=False,
+    done = subprocess.run([str(path), *args], check=False,
                           stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        die(f'scripts/{" ".join((name, *args))} failed')
+        die(f'{" ".join((str(path), *args))} failed')
     return (done.stdout.strip().splitlines() or [''])[-1]
 
 
@@ -53,12 +54,12 @@ def build(name: str, want: Collection[str]) -> Binaries:
     """The binaries in want, of the tree of a base as it stands."""
     tree = Repo(bases.tree_path(bases.find(name)))
     if not (tree.path / '.git').exists():
-        _script('tree', name)
+        _script(TOP / 'scripts' / 'tree', name)
     paths = {}
     if 'stock' in want:
-        paths['stock'] = _script('build', name, '--stock')
+        paths['stock'] = _script(TOP / 'scripts' / 'build', name, '--stock')
     if 'patched' in want:
         if tree.commit('HEAD') == tree.commit('base'):
-            _script('apply', name)
-        paths['patched'] = _script('build', name)
+            _script(TOP / 'scripts' / 'apply', name)
+        paths['patched'] = _script(TOP / 'scripts' / 'build', name)
     return paths

@@ -22,13 +22,15 @@ import tempfile
 import time
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
+from xhciseries.paths import TOP
 from xhciseries.ui import Parser, die, run_main
 
 from .. import tap
 from ..qemu import program
 from .boot import GUEST, KEYS, LATER_KEYS, LOAD_INPUTS, MOVES, Boot
 
-ME = str(GUEST / "selftest")
+#: Stands in for QEMU
+ME = [sys.executable, "-B", str(TOP / "scripts"), "xhcitest.linux.selftest", "--as"]
 POINTS = list(Boot.POINTS)
 LATER = "resume hotplug reboot snapshot"    # what is looked at each time
 
@@ -349,7 +351,7 @@ def run_case(qemu: str, kernel: str, name: str,
     wrapper = os.path.join(workdir, name)
     with open(wrapper, "w", encoding="utf-8") as f:
         f.write("#!/bin/sh\nexec " + shlex.join(
-            [ME, "--as", name, qemu]) + ' "$@"\n')
+            [*ME, name, qemu]) + ' "$@"\n')
     os.chmod(wrapper, 0o755)
     p = subprocess.run(
         [GUEST / "run", "--qemu", wrapper, "--mode", mode,
