@@ -164,3 +164,7 @@ def _main(argv: Optional[Sequence[str]]) -> int:
         failed += counter.failed
     print(f'{passed} passed, {failed} failed')
     return 0 if passed and not failed else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())
