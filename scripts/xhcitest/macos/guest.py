@@ -174,6 +174,11 @@ class Guest:
         self._waiting: Dict[str, Deque[Input]] = collections.defaultdict(collections.deque)
         self._lines: Dict[socket.socket, Lines] = {}
 
+    @property
+    def argv(self) -> List[str]:
+        """QEMU's command line, without the sockets."""
+        return self.process.argv
+
     def start(self) -> None:
         """Start QEMU; what comes from it is for receive()."""
         qmp, qmp_far = socket.socketpair()
