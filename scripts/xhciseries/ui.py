@@ -48,8 +48,15 @@ class Parser(argparse.ArgumentParser):
         die(f'{message} (see {command} --help)')
 
     def parse(self, argv: Optional[Sequence[str]]) -> argparse.Namespace:
-        """Parse, and name an option that does not exist."""
-        args, rest = self.parse_known_intermixed_args(argv)
+        """Parse, and name an option that does not exist. Options and other words
+        may come in any order.
+        """
+        words = sys.argv[1:] if argv is None else list(argv)
+        if {'-h', '--help'} & set(words):
+            # While it takes them in any order, argparse knows no defaults.
+            self.print_help()
+            sys.exit()
+        args, rest = self.parse_known_intermixed_args(words)
         for word in rest:
             if word.startswith('-'):
                 self.error(f"unknown option '{word}'")
