@@ -8,6 +8,8 @@ from typing import Callable, List, Optional, Sequence
 
 from xhciseries.ui import die, say, scratch_dir
 
+from xhcitest.qemu import query
+
 from . import guests, probe
 from .guests import KEYS_AFTER_RESTORE, START_TIMEOUT, STATE_TIMEOUT, Failure, Guest
 from .verdict import AFFECTED, FINE, UNKNOWN, Report
@@ -136,7 +138,7 @@ def diagnose(report: Report, qemu: str, options: Sequence[str]) -> None:
     """Fill in the report about a binary."""
     words = check_options(options)
     try:
-        version = guests.query(qemu, '--version').splitlines()[0]
+        version = query(qemu, '--version').splitlines()[0]
         say(f'diagnose: trying {qemu} (some ten seconds)')
         with scratch_dir('diagnose') as folder:
             trial = Trial(qemu, words, folder)
@@ -252,8 +254,8 @@ def _conclude(report: Report, trial: Trial) -> None:
     elif after is None:
         report.conclude(UNKNOWN, 'input works, but no running guest could be restored')
     elif main.ready != 'pin' and trial.patches.default is not True:
-        report.conclude(FINE, f'with {MODES[main.ready]}, all input is signalled. On the pin, without '
-                        'the patches, it would not be',
+        report.conclude(FINE, f'with {MODES[main.ready]}, all input is signalled. '
+                        'On the pin, without the patches, it would not be',
                         'Nothing, as long as the guest really uses it: see `scripts/diagnose '
                         '--log` and `--qmp`.')
     else:

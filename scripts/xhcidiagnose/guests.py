@@ -1,27 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The macOS-like guest of tests/guest/macos, on any binary.
-
-All that is used of tests/guest is used here: build(), Guest with what it
-records, key_input(), serve(), wait() and query().
-"""
+"""The macOS-like guest of tests/guest/macos, on any binary."""
 
 import os
 import random
 import shlex
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
-from xhciseries.paths import TOP, WORK
+from xhciseries.paths import WORK
 from xhciseries.ui import die
 
-sys.path.insert(0, str(TOP / 'tests' / 'guest' / 'macos'))
-import guest as macos  # noqa: E402
-
-Failure = macos.Failure
-query = macos.query
+from xhcitest.macos import guest as macos
+from xhcitest.qmp import Failure
 
 #: Seconds that the guest may take to start, and QEMU to save or load its state
 START_TIMEOUT, STATE_TIMEOUT = 60, 30
@@ -36,7 +28,7 @@ def build() -> str:
     """The guest's ELF file, compiled unless it is there and current."""
     folder = WORK / 'diagnose'
     elf = folder / 'macos-guest.elf'
-    sources = Path(macos.HERE).glob('*.*')
+    sources = Path(macos.SOURCES).glob('*.*')
     try:
         made = elf.stat().st_mtime
     except OSError:
@@ -49,7 +41,7 @@ def build() -> str:
         die(str(error).replace('\n', ' / ') + ' (install gcc)')
 
 
-class Guest(macos.Guest):  # type: ignore[misc]
+class Guest(macos.Guest):
     """A guest with a keyboard, and with the controller that `options` make."""
 
     def __init__(self, name: str, qemu: str, options: Sequence[str], elf: str,
@@ -79,7 +71,7 @@ class Guest(macos.Guest):  # type: ignore[misc]
         self.qmp('migrate-set-capabilities',
                  capabilities=[{'capability': 'events', 'state': True}])
 
-    def wait(self, enough: Callable[['Guest'], Any], seconds: float, what: str) -> bool:
+    def wait(self, enough: Callable[[Any], Any], seconds: float, what: str) -> bool:
         """Whether enough() came to be; else self.failure says why not."""
         macos.wait([self], enough, seconds, what)
         return not self.failure

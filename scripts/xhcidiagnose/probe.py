@@ -9,17 +9,14 @@ import re
 import socket
 import struct
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from typing import IO, List, Optional, Tuple
 
-from xhciseries.paths import TOP
 
-from .guests import query
+from xhcitest.bench import xhci
+from xhcitest.qemu import query
 
-sys.path.insert(0, str(TOP / 'bench'))
-import xhci  # noqa: E402
 
 #: Seconds for one answer of QEMU
 TIMEOUT = 20
@@ -80,7 +77,7 @@ def ask(found: Patches, qemu: str, firmware: List[str]) -> None:
     type0: Optional[bool] = None
     try:
         intrs, type0 = _ask(qemu, firmware)
-    except (xhci.Error, OSError, ValueError, struct.error) as error:
+    except (xhci.DriverError, OSError, ValueError, struct.error) as error:
         found.failure = str(error)
     found.interrupts.append(('intrs= of nec-usb-xhci has an effect', intrs))
     found.hardening.append(('endpoints of type 0 are rejected', type0))
@@ -96,11 +93,11 @@ def _ask(qemu: str, firmware: List[str]) -> Tuple[bool, bool]:
         try:
             driver = xhci.Xhci(machine, 'pin')
             return driver.max_intrs == INTRS, _rejects_type0(driver)
-        except xhci.Error as error:
+        except xhci.DriverError as error:
             machine.end()
             words.seek(0)
             said = words.read().decode('utf-8', 'replace').strip().splitlines()
-            raise xhci.Error(said[-1] if said else str(error)) from None
+            raise xhci.DriverError(said[-1] if said else str(error)) from None
 
 
 class Stopped:
@@ -140,7 +137,7 @@ class Stopped:
 
     # The file that xhci.Qtest wants of its socket
 
-    def makefile(self, _mode: str) -> 'Stopped':
+    def makefile(self, mode: str) -> 'Stopped':
         """Itself, once it answers."""
         self._monitor_answer()
         self._packet('Qqemu.PhyMemMode:1')
@@ -162,7 +159,7 @@ class Stopped:
         elif name == 'read':
             value = '0x' + self._peek(values[0], values[1]).hex()
         else:
-            raise xhci.Error(f'no {name} without qtest')
+            raise xhci.DriverError(f'no {name} without qtest')
         self.answer = f"OK {value or ''}\n".encode()
 
     def flush(self) -> None:
@@ -178,9 +175,9 @@ class Stopped:
         try:
             data = sock.recv(65536)
         except TimeoutError:
-            raise xhci.Error(f'QEMU does not answer in {TIMEOUT} s') from None
+            raise xhci.DriverError(f'QEMU does not answer in {TIMEOUT} s') from None
         if not data:
-            raise xhci.Error('QEMU died')
+            raise xhci.DriverError('QEMU died')
         return data
 
     def _packet(self, text: str) -> str:
@@ -194,12 +191,12 @@ class Stopped:
 
     def _poke(self, address: int, data: bytes) -> None:
         if self._packet(f'M{address:x},{len(data):x}:{data.hex()}') != 'OK':
-            raise xhci.Error('QEMU\'s gdb stub does not write to physical memory')
+            raise xhci.DriverError('QEMU\'s gdb stub does not write to physical memory')
 
     def _peek(self, address: int, size: int) -> bytes:
         data = bytes.fromhex(self._packet(f'm{address:x},{size:x}'))
         if len(data) != size:
-            raise xhci.Error('QEMU\'s gdb stub does not read physical memory')
+            raise xhci.DriverError('QEMU\'s gdb stub does not read physical memory')
         return data
 
     def _monitor_answer(self) -> str:
@@ -228,9 +225,8 @@ def _rejects_type0(driver: xhci.Xhci) -> bool:
         struct.pack('<IIQI', 0, 8 << 16 | 0 << 3 | 3 << 1, xhci.BUF | 1, 8))
     try:
         driver.command(CONFIGURE_ENDPOINT, xhci.IN_CTX, driver.slot)
-    except xhci.Error as error:
+    except xhci.DriverError as error:
         if 'completion code' not in str(error):
             raise
         return True
     return False
-

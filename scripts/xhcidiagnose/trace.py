@@ -250,7 +250,8 @@ def _mode_of(ops: List[Op]) -> Tuple[Optional[str], str]:
             return MESSAGES, 'as the guest serves rings 1 and up at once'
         if wait >= LATE:
             return PIN, 'as the guest serves rings 1 and up only after a timeout'
-    return None, 'firmware that polls' if commands & RS and not commands & INTE else 'no sign of it'
+    polls = commands & RS and not commands & INTE
+    return None, 'firmware that polls' if polls else 'no sign of it'
 
 
 # --- what happened -----------------------------------------------------------

@@ -203,7 +203,7 @@ class Job:
                 out.left_out.append((known, Misfit(
                     mails[0], f'it uses what came with QEMU {needed}')))
                 continue
-            before = self.copy.head
+            head = self.copy.head
             try:
                 if self.markers:
                     self.copy.marker(known)
@@ -214,7 +214,7 @@ class Job:
                 if known.required:
                     raise
                 out.left_out.append((known, misfit))
-                self.copy.back_to(before)
+                self.copy.back_to(head)
         return out
 
     def find_present(self) -> List[Range]:

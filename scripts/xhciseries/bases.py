@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The QEMU versions that have a series, from patches/bases."""
 
+import os
 import re
+import sys
 from dataclasses import dataclass
-from typing import List, Optional, Tuple
+from pathlib import Path
+from typing import List, Optional, Sequence, Tuple
 
 from .paths import PATCHES, WORK
-from .ui import die
+from .ui import die, run_main
 
 COLUMNS = ('base', 'releases', 'suite', 'made', 'commit', 'near', 'since')
 
@@ -131,3 +134,63 @@ def for_version(version: str) -> Optional[Tuple[Base, bool]]:
 def tree_path(base: Base) -> str:
     """Where scripts/tree puts the tree of a base."""
     return str(WORK / 'trees' / base.name)
+
+
+def local_source(base: Base) -> Optional[Path]:
+    """A tarball of the release that it is made on, or of another of its line.
+
+    In the folder that XHCI_SOURCES names, where there is one.
+    """
+    folder = os.environ.get('XHCI_SOURCES')
+    if not folder:
+        return None
+    line = '.'.join(base.made.split('.')[:-1])
+    found = [path for path in Path(folder).glob(f'qemu-{line}.*')
+             if re.fullmatch(r'.*\.tar\.(xz|bz2|gz)', path.name)]
+    exact = [path for path in found if path.name.startswith(f'qemu-{base.made}.tar.')]
+    found = sorted(exact or found, key=lambda path: numbers(path.name[len('qemu-'):]))
+    return found[-1] if found else None
+
+
+def obtainable() -> List[Base]:
+    """Those that any machine can get: from a Debian suite, or local_source()."""
+    return [base for base in load() if base.suite or local_source(base)]
+
+
+def default_run() -> List[Base]:
+    """What scripts/check looks at by default: v10.0, and the newest and the oldest
+    that any machine can get.
+    """
+    names = {'v10.0', *(base.name for base in (load()[:1] + obtainable()[-1:]))}
+    return [base for base in load() if base.name in names]
+
+
+def main(argv: Sequence[str]) -> int:
+    """For the shell scripts: list, default, obtainable, for VERSION, field BASE
+    COLUMN, source BASE.
+    """
+    command, *words = argv or ['list']
+    if command in ('list', 'default', 'obtainable'):
+        chosen = {'list': load, 'default': default_run, 'obtainable': obtainable}[command]()
+        print(*(base.name for base in chosen), sep='\n')
+    elif command == 'for':
+        found = for_version(words[0])
+        if not found:
+            return 1
+        print(found[0].name, 'exact' if found[1] else 'near')
+    elif command == 'field':
+        value = {base.name: base for base in load()}.get(words[0])
+        if value:
+            cell = getattr(value, words[1])
+            print(','.join(cell) if isinstance(cell, tuple) and cell else cell or '-')
+    elif command == 'source':
+        path = local_source(find(words[0]))
+        if path:
+            print(path)
+    else:
+        die(f"bases has no command '{command}'")
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(run_main('bases', lambda: main(sys.argv[1:])))

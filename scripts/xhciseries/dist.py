@@ -3,7 +3,6 @@
 
 import argparse
 import hashlib
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from .bases import Base, find, load
 from .git import Repo, need_git
 from .mail import Mail
 from .paths import PATCHES, TOP
-from .ranges import RANGES, TESTS, UPSTREAM, Range
+from .ranges import RANGES, TESTS, UPSTREAM
 from .tree import Tree
 from .ui import Parser, die, need_space, run_main, say, scratch_dir, signals_held
 
@@ -191,7 +190,8 @@ def am(copy: Copy, mails: Sequence[Mail]) -> None:
 
 def net_diff(repo: Repo, old: str, new: str) -> bytes:
     """All changes between two commits."""
-    return repo.raw('diff', '--full-index', '--no-color', '--no-ext-diff', '--no-renames', old, new)
+    return repo.raw('diff', '--full-index', '--no-color', '--no-ext-diff', '--no-renames',
+                    old, new)
 
 
 # --- the packagers ----------------------------------------------------------------
@@ -241,7 +241,8 @@ def write_arch(folder: Path, release: str, mails: List[Mail]) -> None:
              '# goes to the end of PKGBUILD. A prepare() that is there stays, and gets the',
              '# line of this one.',
              f'source+=({name})']
-    for sums, digest in (('sha256sums', hashlib.sha256(data)), ('sha512sums', hashlib.sha512(data)),
+    for sums, digest in (('sha256sums', hashlib.sha256(data)),
+                         ('sha512sums', hashlib.sha512(data)),
                          ('b2sums', hashlib.blake2b(data))):
         lines += [f'if [[ -v {sums} ]]; then', f'  {sums}+=({digest.hexdigest()})', 'fi']
     put_text(folder / 'PKGBUILD.xhci', *lines, 'prepare() {',
@@ -325,11 +326,11 @@ def what_releases_take() -> List[str]:
         rows.append((row.release, ', then '.join(files)))
     out = ['| QEMU | takes |', '| --- | --- |']
     first = ''
-    for number, (release, files) in enumerate(rows):
+    for number, (release, takes) in enumerate(rows):
         first = first or release
-        if number + 1 == len(rows) or rows[number + 1][1] != files:
+        if number + 1 == len(rows) or rows[number + 1][1] != takes:
             span = release if first == release else f'{first} to {release}'
-            out.append(f'| {span} | {files} |')
+            out.append(f'| {span} | {takes} |')
             first = ''
     return out
 

@@ -224,10 +224,10 @@ class Drift:
         """Note a difference, and write it to the log."""
         if message not in self.found:
             self.found.append(message)
+        before, after = (data.decode('utf-8', 'surrogateescape').splitlines(True)
+                         for data in (old, new))
         with open(self.log, 'a', encoding='utf-8', errors='surrogateescape') as log:
-            log.writelines(difflib.unified_diff(
-                *(data.decode('utf-8', 'surrogateescape').splitlines(True)
-                  for data in (old, new)), f'there/{name}', f'tree/{name}'))
+            log.writelines(difflib.unified_diff(before, after, f'there/{name}', f'tree/{name}'))
 
     def report(self) -> None:
         """Say what was found."""
@@ -265,16 +265,16 @@ def check_base(made: Generated, newest: bool, order: Sequence[str]) -> bool:
                           f'other files: run scripts/export {name}', path,
                           _told(entry), _told(plan[path]))
     for file, data in sorted({**made.qtest, 'README': README.encode()}.items()):
-        path = QTEST / file
-        old_data = path.read_bytes() if path.is_file() else b''
+        old_file = QTEST / file
+        old_data = old_file.read_bytes() if old_file.is_file() else b''
         if old_data != data:
             drift.add(f'tests/qtest/{file} is not the file that series {name} adds: '
                       'all bases must have the same', f'qtest/{file}', old_data, data)
-    for path in sorted(QTEST.rglob('*')):
-        file = str(path.relative_to(QTEST))
-        if path.is_file() and file not in made.qtest and file != 'README':
+    for test in sorted(QTEST.rglob('*')):
+        file = str(test.relative_to(QTEST))
+        if test.is_file() and file not in made.qtest and file != 'README':
             drift.add(f'series {name} does not add tests/qtest/{file}', f'qtest/{file}',
-                      path.read_bytes(), b'')
+                      test.read_bytes(), b'')
     drift.report()
     return not drift.found
 
@@ -370,9 +370,9 @@ def write_bases(all_made: Sequence[Generated], order: Sequence[str]) -> None:
         writer.put(PATCHES / path, plan.get(path))
     for file, data in {**qtest, 'README': README.encode()}.items():
         writer.put(QTEST / file, data)
-    for path in sorted(QTEST.rglob('*')):
-        if path.is_file() and str(path.relative_to(QTEST)) not in (*qtest, 'README'):
-            writer.put(path, None)
+    for test in sorted(QTEST.rglob('*')):
+        if test.is_file() and str(test.relative_to(QTEST)) not in (*qtest, 'README'):
+            writer.put(test, None)
     writer.check()
     writer.write()
     for made in all_made:

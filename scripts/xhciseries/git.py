@@ -23,7 +23,8 @@ _SETTINGS = {
     'rebase.autoStash': 'false', 'rebase.autoSquash': 'false',
     'rebase.updateRefs': 'false', 'rebase.missingCommitsCheck': 'ignore',
     'core.quotePath': 'false', 'advice.detachedHead': 'false',
-    'submodule.recurse': 'false', 'sequence.editor': 'true', 'core.editor': 'true', 'rerere.enabled': 'false',
+    'submodule.recurse': 'false', 'sequence.editor': 'true', 'core.editor': 'true',
+    'rerere.enabled': 'false',
 }
 
 
@@ -70,8 +71,7 @@ class Repo:
         return subprocess.run(
             command, check=False, env={**self.env, **(env or {})},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=session,
-            **({'input': stdin} if stdin is not None
-               else {'stdin': subprocess.DEVNULL}))  # type: ignore[call-overload]
+            input=stdin or b'')
 
     def raw(self, *args: Union[str, Path], stdin: Optional[bytes] = None,
             env: Optional[Dict[str, str]] = None, session: bool = False) -> bytes:

@@ -241,7 +241,8 @@ class Lint:
             path = QTEST / file[len('tests/qtest/'):]
             built = temp / file
             if not path.is_file():
-                self.complaints.append(f'{file} is not there, but series {base} adds it: export it')
+                self.complaints.append(f'{file} is not there, but series {base} adds it: '
+                                       'export it')
             elif not built.is_file() or path.read_bytes() != built.read_bytes():
                 self.complaints.append(f'{file} is not the file that series {base} adds: '
                                        'all bases must have the same')

@@ -12,4 +12,3 @@ PATCHES = TOP / 'patches'
 QTEST = TOP / 'tests' / 'qtest'
 #: Trees, builds, logs and scratch files. Nothing of it is in git.
 WORK = Path(os.path.abspath(os.environ.get('XHCI_WORK') or TOP / 'work'))
-

@@ -268,7 +268,7 @@ def run_tests(temp: Path, source: Repo, row: Row) -> str:
     qemu = Path(done.stdout.splitlines()[-1])
     say(f'{row.release}: running the new qtests')
     results = temp / 'results.json'
-    subprocess.run([TOP / 'scripts/lib/qtest', '--qemu', qemu, '--cwd', qemu.parent,
+    subprocess.run([TOP / 'scripts' / 'lib' / 'qtest', '--qemu', qemu, '--cwd', qemu.parent,
                     '--timeout', '120', '--match', 'xhci', '--exclude', 'pci-device-tests',
                     '--json', results, qemu.parent / 'tests/qtest/qos-test'],
                    check=False, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)

@@ -29,19 +29,34 @@ def die(message: str) -> NoReturn:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser with the error messages of the other scripts."""
+    """An argument parser with the error messages of the other scripts.
 
-    def __init__(self, prog: str, usage: str, text: str) -> None:
-        super().__init__(prog=prog, usage=usage, description=text.strip(),
+    Args:
+        prog: the command; in scripts/, if it names no folder
+        usage: None to have it made of the options
+        text: what the command does
+        epilog: what comes after the options
+    """
+
+    def __init__(self, prog: str, usage: Optional[str], text: str, epilog: str = '') -> None:
+        super().__init__(prog=prog, usage=usage, description=text.strip(), epilog=epilog,
                          allow_abbrev=False,
                          formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def error(self, message: str) -> NoReturn:
-        die(f'{message} (see scripts/{self.prog} --help)')
+        command = self.prog if '/' in self.prog else f'scripts/{self.prog}'
+        die(f'{message} (see {command} --help)')
 
     def parse(self, argv: Optional[Sequence[str]]) -> argparse.Namespace:
-        """Parse, and name an option that does not exist."""
-        args, rest = self.parse_known_args(argv)
+        """Parse, and name an option that does not exist. Options and other words
+        may come in any order.
+        """
+        words = sys.argv[1:] if argv is None else list(argv)
+        if {'-h', '--help'} & set(words):
+            # While it takes them in any order, argparse knows no defaults.
+            self.print_help()
+            sys.exit()
+        args, rest = self.parse_known_intermixed_args(words)
         for word in rest:
             if word.startswith('-'):
                 self.error(f"unknown option '{word}'")

@@ -10,6 +10,10 @@ import stat
 import struct
 import subprocess
 import zlib
+from typing import BinaryIO, Dict, List, Tuple
+
+from xhciseries.paths import TOP
+from xhciseries.ui import Error
 
 # What the guest loads; the rest follows from the modules' own dependencies.
 MODULES = ["xhci_pci", "usbhid", "hid_generic", "evdev", "usb_storage",
@@ -17,16 +21,16 @@ MODULES = ["xhci_pci", "usbhid", "hid_generic", "evdev", "usb_storage",
 OPTIONS = {"usb_storage": "delay_use=0"}    # seconds before it looks
 
 
-class ImageError(Exception):
-    pass
+class ImageError(Error):
+    """The kernel or what comes with it is not of use."""
 
 
-def _module_name(path):
+def _module_name(path: str) -> str:
     base = os.path.basename(path).split(".ko")[0]
     return base.replace("-", "_")
 
 
-def _read_module(path):
+def _read_module(path: str) -> bytes:
     with open(path, "rb") as f:
         data = f.read()
     if path.endswith(".xz"):
@@ -42,7 +46,7 @@ def _read_module(path):
     return data
 
 
-def _modules(moddir):
+def _modules(moddir: str) -> List[Tuple[str, bytes]]:
     """[(name, content)] in an order in which insmod takes them.
 
     The dependencies come from the modules themselves: modules.dep is made by
@@ -59,15 +63,16 @@ def _modules(moddir):
             builtin = {_module_name(line.strip()) for line in f}
     except OSError as e:
         raise ImageError(f"no modules of this kernel: {e}") from e
-    order = {}
+    order: Dict[str, bytes] = {}
 
-    def add(name):
+    def add(name: str) -> None:
         if name in order or name in builtin:
             return
         if name not in files:
             raise ImageError(f"module {name} not found in {moddir}")
         content = _read_module(files[name])
-        for field in re.findall(rb"\0depends=([^\0]*)", content):
+        fields: List[bytes] = re.findall(rb"\0depends=([^\0]*)", content)
+        for field in fields:
             for dep in filter(None, field.decode().split(",")):
                 add(dep.replace("-", "_"))
         order[name] = content
@@ -77,7 +82,7 @@ def _modules(moddir):
     return list(order.items())
 
 
-def _check_static(path):
+def _check_static(path: str) -> None:
     """A busybox that is not static x86-64 would be a kernel panic later."""
     try:
         with open(path, "rb") as f:
@@ -91,19 +96,21 @@ def _check_static(path):
     for i in range(phnum):
         if struct.unpack_from("<I", elf, phoff + i * phentsize)[0] == 3:
             raise ImageError(f"{path} is not static (PT_INTERP); "
-                                 "use that of Debian's busybox-static")
+                             "use that of Debian's busybox-static")
 
 
 class _Cpio:
     """The newc format, with nothing in it that differs between two runs."""
 
-    def __init__(self, f):
+    def __init__(self, f: BinaryIO) -> None:
         self.f = f
         self.ino = 0
 
-    def add(self, name, mode, data=b"", rdev=(0, 0)):
+    def add(self, path: str, mode: int, data: bytes = b"",
+            rdev: Tuple[int, int] = (0, 0)) -> None:
+        """A file, folder, link or device."""
         self.ino += 1
-        name = name.encode() + b"\0"
+        name = path.encode() + b"\0"
         fields = (self.ino, mode, 0, 0, 1, 0, len(data), 0, 0, *rdev,
                   len(name), 0)
         head = b"070701" + b"".join(b"%08X" % x for x in fields) + name
@@ -111,7 +118,7 @@ class _Cpio:
         self.f.write(data + b"\0" * (-len(data) % 4))
 
 
-def unpack_kernel(out, vmlinuz):
+def unpack_kernel(out: str, vmlinuz: str) -> str:
     """Write the ELF kernel in VMLINUZ to OUT; the path of what to boot.
 
     Emulated, the kernel takes six seconds to unpack itself.  QEMU starts an
@@ -142,7 +149,7 @@ def unpack_kernel(out, vmlinuz):
     return out
 
 
-def build_initramfs(out, vmlinuz, busybox):
+def build_initramfs(out: str, vmlinuz: str, busybox: str) -> None:
     """Write the initramfs for the kernel VMLINUZ to OUT.
 
     Not compressed: emulated, unpacking takes longer than reading.
@@ -153,10 +160,9 @@ def build_initramfs(out, vmlinuz, busybox):
     moddir = os.path.join(root, "lib/modules", release)
     if not release or not os.path.isdir(moddir):
         raise ImageError(f"no modules for {vmlinuz}: a kernel is expected "
-                             "at DIR/boot/vmlinuz-VERSION with its modules in "
-                             "DIR/lib/modules/VERSION")
+                         "at DIR/boot/vmlinuz-VERSION with its modules in "
+                         "DIR/lib/modules/VERSION")
     modules = _modules(moddir)
-    here = os.path.dirname(os.path.abspath(__file__))
     with open(out, "wb") as f:
         cpio = _Cpio(f)
         for name in ("bin", "dev", "modules"):
@@ -165,7 +171,7 @@ def build_initramfs(out, vmlinuz, busybox):
         with open(busybox, "rb") as b:
             cpio.add("bin/busybox", stat.S_IFREG | 0o755, b.read())
         cpio.add("bin/sh", stat.S_IFLNK | 0o777, b"busybox")
-        with open(os.path.join(here, "init"), "rb") as b:
+        with open(TOP / "tests" / "guest" / "init", "rb") as b:
             cpio.add("init", stat.S_IFREG | 0o755, b.read())
         for name, content in modules:
             cpio.add(f"modules/{name}.ko", stat.S_IFREG | 0o644, content)

@@ -8,6 +8,9 @@ specification, revision 1.2.
 """
 
 import struct
+from typing import Any, Protocol, Tuple
+
+from xhciseries.ui import Error
 
 SLOT = 4                        # of the PCI function, on bus 0
 DEVICE = f'addr={SLOT:#x}'      # what -device needs for that
@@ -43,81 +46,102 @@ EV_TRANSFER, EV_COMMAND, EV_PORT = 32, 33, 34
 GET_DEVICE_DESCRIPTOR = 0x0012000001000680      # 18 bytes
 
 
-class Error(Exception):
-    pass
+class DriverError(Error):
+    """The controller does not do as it must, or QEMU is gone."""
+
+
+class Connection(Protocol):
+    """What a qtest protocol can be spoken over: a socket, or what acts as one."""
+
+    def makefile(self, mode: Any) -> Any:
+        """A file for both directions."""
 
 
 class Qtest:
     """The protocol: a line for a command, a line for the answer."""
 
-    def __init__(self, sock):
+    def __init__(self, sock: Connection) -> None:
         self.stream = sock.makefile('rwb')
 
-    def ask(self, *words):
+    def ask(self, *words: str) -> str:
+        """A command; the first word of the answer."""
         try:
             self.stream.write(' '.join(words).encode() + b'\n')
             self.stream.flush()
             answer = self.stream.readline().decode().split()
         except OSError as e:
-            raise Error(f'QEMU does not answer: {e}') from None
+            raise DriverError(f'QEMU does not answer: {e}') from None
         if not answer:
-            raise Error('QEMU died')
+            raise DriverError('QEMU died')
         if answer[0] != 'OK':
-            raise Error(f'QEMU answered "{" ".join(answer)}" to {words}')
+            raise DriverError(f'QEMU answered "{" ".join(answer)}" to {words}')
         return answer[1] if len(answer) > 1 else ''
 
-    def writel(self, addr, val):
+    def writel(self, addr: int, val: int) -> None:
+        """Write 32 bits of memory."""
         self.ask('writel', hex(addr), hex(val & 0xffffffff))
 
-    def readl(self, addr):
+    def readl(self, addr: int) -> int:
+        """Read 32 bits of memory."""
         return int(self.ask('readl', hex(addr)), 16)
 
-    def outl(self, port, val):
+    def outl(self, port: int, val: int) -> None:
+        """Write to an I/O port."""
         self.ask('outl', hex(port), hex(val))
 
-    def inl(self, port):
+    def inl(self, port: int) -> int:
+        """Read an I/O port."""
         return int(self.ask('inl', hex(port)), 16)
 
-    def write(self, addr, data):
+    def write(self, addr: int, data: bytes) -> None:
+        """Guest memory."""
         self.ask('write', hex(addr), hex(len(data)), '0x' + data.hex())
 
-    def read(self, addr, size):
+    def read(self, addr: int, size: int) -> bytes:
+        """Guest memory."""
         return bytes.fromhex(self.ask('read', hex(addr), hex(size))[2:])
 
 
 class Pci:
-    def __init__(self, qtest):
+    """Configuration space, through ports 0xcf8 and 0xcfc."""
+
+    def __init__(self, qtest: Qtest) -> None:
         self.qtest = qtest
 
-    def select(self, reg):
+    def select(self, reg: int) -> None:
+        """Aim CONFIG_DATA at a register."""
         self.qtest.outl(0xcf8, 1 << 31 | SLOT << 11 | reg & ~3)
 
-    def read(self, reg):
+    def read(self, reg: int) -> int:
+        """A register of the PCI function."""
         self.select(reg)
         return self.qtest.inl(0xcfc)
 
-    def write(self, reg, val):
+    def write(self, reg: int, val: int) -> None:
+        """A register of the PCI function."""
         self.select(reg)
         self.qtest.outl(0xcfc, val)
 
-    def capability(self, wanted):
+    def capability(self, wanted: int) -> int:
+        """Where a PCI capability is."""
         cap = self.read(PCI_CAP) & 0xff
         while cap:
             head = self.read(cap)
             if head & 0xff == wanted:
                 return cap
             cap = head >> 8 & 0xff
-        raise Error(f'the controller has no PCI capability {wanted:#x}')
+        raise DriverError(f'the controller has no PCI capability {wanted:#x}')
 
 
-def trb(parameter, status, control):
+def trb(parameter: int, status: int, control: int) -> bytes:
+    """One TRB; 4.11."""
     return struct.pack('<QII', parameter, status, control)
 
 
 class Xhci:
     """The controller and its one device, ready for transfer()."""
 
-    def __init__(self, sock, mode):
+    def __init__(self, sock: Connection, mode: str) -> None:
         self.qtest = Qtest(sock)
         self.pci = Pci(self.qtest)
         self.mode = mode
@@ -131,7 +155,8 @@ class Xhci:
 
     # -- set-up --------------------------------------------------------------
 
-    def map_bar(self):
+    def map_bar(self) -> None:
+        """Give the BAR an address."""
         self.pci.write(PCI_BAR0, BAR)
         self.pci.write(PCI_BAR0 + 4, 0)
         self.pci.write(PCI_COMMAND, 6)          # memory, bus master
@@ -144,12 +169,13 @@ class Xhci:
         self.doorbell = BAR + self.qtest.readl(BAR + 0x14)
         self.intr0 = BAR + self.qtest.readl(BAR + 0x18) + 0x20
 
-    def setup_msi(self):
+    def setup_msi(self) -> None:
+        """One vector for each interrupter."""
         cap = self.pci.capability(CAP_MSI)
         flags = self.pci.read(cap) >> 16
         vectors = self.max_intrs.bit_length() - 1       # log2
         if flags >> 1 & 7 < vectors or self.max_intrs < 2:
-            raise Error('the controller has no MSI vector for each interrupter')
+            raise DriverError('the controller has no MSI vector for each interrupter')
         self.pci.write(cap + 4, MSG)
         if flags & 1 << 7:                              # 64-bit
             self.pci.write(cap + 8, 0)
@@ -157,26 +183,29 @@ class Xhci:
         flags = flags & ~0x70 | vectors << 4 | 1
         self.pci.write(cap, flags << 16)
 
-    def setup_msix(self):
+    def setup_msix(self) -> None:
+        """One vector for each interrupter."""
         cap = self.pci.capability(CAP_MSIX)
         table = self.pci.read(cap + 4)
         if table & 7:
-            raise Error('the MSI-X table is not in BAR 0')
+            raise DriverError('the MSI-X table is not in BAR 0')
         for vector in range(self.max_intrs):
             entry = BAR + table + 16 * vector
             for n, val in enumerate((MSG, 0, MSG_DATA + vector, 0)):
                 self.qtest.writel(entry + 4 * n, val)
         self.pci.write(cap, 1 << 31)
 
-    def write64(self, addr, val):
+    def write64(self, addr: int, val: int) -> None:
+        """A register of 64 bits."""
         self.qtest.writel(addr, val)
         self.qtest.writel(addr + 4, val >> 32)
 
-    def start(self):
+    def start(self) -> None:
+        """Reset and start the controller."""
         q = self.qtest
         q.writel(self.oper + USBCMD, HCRST)
         if q.readl(self.oper + USBSTS) & (HCH | CNR) != HCH:
-            raise Error('the controller does not come out of reset')
+            raise DriverError('the controller does not come out of reset')
         q.write(CMD_RING + 16 * (CMD_TRBS - 1),
                 trb(CMD_RING, 0, LINK << 10 | 2))
         q.writel(self.oper + CONFIG, self.max_slots)
@@ -192,19 +221,20 @@ class Xhci:
         q.writel(self.intr0 + IMAN, IE)
         q.writel(self.oper + USBCMD, RS | INTE)
         if q.readl(self.oper + USBSTS) & HCH:
-            raise Error('the controller does not start')
+            raise DriverError('the controller does not start')
 
-    def address_device(self):
+    def address_device(self) -> None:
+        """Give the device a slot and an address."""
         for port in range(1, self.max_ports + 1):
             portsc = self.oper + 0x400 + 16 * (port - 1)
             if self.qtest.readl(portsc) & 1:            # CCS
                 break
         else:
-            raise Error('no USB device is connected')
+            raise DriverError('no USB device is connected')
         self.qtest.writel(portsc, 1 << 9 | 1 << 4)      # PP, PR
         status = self.qtest.readl(portsc)
         if not status & 2:                              # PED
-            raise Error(f'port {port} does not come up')
+            raise DriverError(f'port {port} does not come up')
         self.slot = self.command(ENABLE_SLOT, 0, 0)
         self.qtest.write(DCBAA + 8 * self.slot, struct.pack('<Q', OUT_CTX))
         self.qtest.write(IN_CTX + 4, struct.pack('<I', 3))      # A0, A1
@@ -219,23 +249,24 @@ class Xhci:
 
     # -- events --------------------------------------------------------------
 
-    def next_event(self):
+    def next_event(self) -> Tuple[int, int, int]:
         """Take an event, which must be there: nothing here is deferred."""
         parameter, status, control = struct.unpack(
             '<QII', self.qtest.read(EVENT_RING + 16 * self.event_idx, 16))
         if control & 1 != self.event_cycle:
-            raise Error('the controller delivers no event (USBSTS '
-                        f'{self.qtest.readl(self.oper + USBSTS):#x})')
+            raise DriverError('the controller delivers no event (USBSTS '
+                              f'{self.qtest.readl(self.oper + USBSTS):#x})')
         self.event_idx += 1
         if self.event_idx == EVENT_TRBS:
             self.event_idx, self.event_cycle = 0, 1 - self.event_cycle
         return parameter, status >> 24, control
 
-    def acknowledge(self):
+    def acknowledge(self) -> None:
+        """Clear IP and EHB."""
         self.qtest.writel(self.intr0 + IMAN, IE | IP)
         self.write64(self.intr0 + ERDP, EVENT_RING + 16 * self.event_idx | EHB)
 
-    def command(self, kind, parameter, slot):
+    def command(self, kind: int, parameter: int, slot: int) -> int:
         self.qtest.write(CMD_RING + 16 * self.cmd_idx,
                          trb(parameter, 0, slot << 24 | kind << 10 | 1))
         self.cmd_idx += 1
@@ -246,10 +277,10 @@ class Xhci:
                 break
         self.acknowledge()
         if control >> 10 & 63 != EV_COMMAND or code != 1:
-            raise Error(f'command {kind} failed, completion code {code}')
+            raise DriverError(f'command {kind} failed, completion code {code}')
         return control >> 24
 
-    def signalled(self):
+    def signalled(self) -> bool:
         """Whether an interrupt came; takes the message, if it is one."""
         if self.mode == 'pin':
             return bool(self.qtest.inl(0xcfc) & PCI_INTX_STATUS)
@@ -258,13 +289,14 @@ class Xhci:
         self.qtest.write(MSG, bytes(4))
         return True
 
-    def drain_signal(self):
+    def drain_signal(self) -> None:
+        """Take it back."""
         if self.mode != 'pin':
             self.qtest.write(MSG, bytes(4))
 
     # -- what is measured ----------------------------------------------------
 
-    def transfer(self):
+    def transfer(self) -> None:
         """GET_DESCRIPTOR: four register writes, and one event for target 0."""
         first = EP0_RING + 16 * self.ep0_idx
         c = self.ep0_cycle
@@ -282,16 +314,17 @@ class Xhci:
         parameter, code, control = self.next_event()
         if (control >> 10 & 63 != EV_TRANSFER or code != 1 or
                 parameter != first + 32):
-            raise Error(f'a transfer failed, completion code {code}')
+            raise DriverError(f'a transfer failed, completion code {code}')
         if not self.signalled():
-            raise Error('an event came without its interrupt')
+            raise DriverError('an event came without its interrupt')
         self.acknowledge()
 
-    def run(self, transfers):
+    def run(self, transfers: int) -> None:
+        """Set up, and do so many transfers."""
         self.drain_signal()
         for n in range(transfers):
             self.transfer()
             if n == 0 and self.qtest.read(BUF, 2) != b'\x12\x01':
-                raise Error('that was not a device descriptor')
+                raise DriverError('that was not a device descriptor')
         if self.signalled():
-            raise Error('an interrupt stays after the acknowledgement')
+            raise DriverError('an interrupt stays after the acknowledgement')

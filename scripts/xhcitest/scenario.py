@@ -7,42 +7,50 @@ import contextlib
 import os
 import re
 import shutil
-import sys
 import time
+from typing import Dict, Iterator, List, Sequence, Tuple
 
-from vm import Dead, Failure, Gone
+from .qemu import Qemu
+from .qmp import Dead, Failure, Gone
+from .tap import Writer
 
 
 class Scenario:
     """One guest, from power on to power off."""
 
-    POINTS = {}             # name: what is right then
+    #: name: what is right then
+    POINTS: Dict[str, str] = {}
+    #: set by what is derived from this
+    vm: Qemu
 
-    def __init__(self, name, logdir):
+    def __init__(self, name: str, logdir: str) -> None:
         self.name = name
         self.logdir = os.path.join(logdir, re.sub(r"[^\w.=-]+", "-",
                                                   name).strip("-"))
         os.mkdir(self.logdir)
-        self.results = {}   # point: (ok, [diagnostic, ...])
-        self.notes = []
-        self.took = collections.Counter()
-        self.vm = None
+        #: point: (ok, [diagnostic, ...])
+        self.results: Dict[str, Tuple[bool, List[str]]] = {}
+        self.notes: List[str] = []
+        self.took: Dict[str, float] = collections.defaultdict(float)
 
-    def scenario(self):
+    def scenario(self) -> None:
+        """What happens, in `with self.point(NAME)` blocks."""
         raise NotImplementedError
 
-    def title(self, point):
+    def title(self, point: str) -> str:
+        """What a point is called in TAP."""
         return f"{self.name}: {self.POINTS[point]}"
 
-    def logs(self):
+    def logs(self) -> str:
+        """Where to look when something failed."""
         return f"console: {self.vm.serial}; beside it qemu.log"
 
-    def post_mortem(self):
+    def post_mortem(self) -> List[str]:
         """What to say when QEMU has ended by itself."""
         return [f"QEMU {self.vm.ending()}: {self.vm.last_words()}"]
 
     @contextlib.contextmanager
-    def point(self, name):
+    def point(self, name: str) -> Iterator[None]:
         """The body decides this point; only Dead ends the whole boot."""
         start = time.monotonic()
         try:
@@ -59,7 +67,8 @@ class Scenario:
         finally:
             self.took[name] += time.monotonic() - start
 
-    def run(self):
+    def run(self) -> "Scenario":
+        """Go through it."""
         start = time.monotonic()
         try:
             self.scenario()
@@ -72,36 +81,34 @@ class Scenario:
             + ", ".join(f"{p} {t:.1f}" for p, t in self.took.items()) + ")")
         return self
 
-    def ok(self):
-        return all(self.results.get(p, (False,))[0] for p in self.POINTS)
+    def ok(self) -> bool:
+        """Did every point pass?"""
+        return all(self.results.get(p, (False, []))[0] for p in self.POINTS)
 
 
-def run_all(scenarios, jobs, heading):
+def run_all(scenarios: Sequence[Scenario], jobs: int, heading: str) -> int:
     """Print TAP; the number of points that failed."""
-    print(f"1..{sum(len(s.POINTS) for s in scenarios)}")
-    print(f"# {heading}", flush=True)
-    number = failed = 0
+    tap = Writer(sum(len(s.POINTS) for s in scenarios))
+    tap.note(heading)
     pool = concurrent.futures.ThreadPoolExecutor(jobs)
     try:
         for s in pool.map(lambda s: s.run(), scenarios):
             for point in s.POINTS:
-                number += 1
-                ok, diag = s.results.get(point, (False, ["not reached"]))
-                failed += not ok
-                print(f"{'ok' if ok else 'not ok'} {number} - "
-                      f"{s.title(point)}")
-                for line in diag:
-                    print(f"#   {line}")
+                tap.point(*_verdict(s, point))
             for line in s.notes:
-                print(f"# {line}")
+                tap.note(line)
             if s.ok():
                 shutil.rmtree(s.logdir)
             else:
-                print(f"# {s.logs()}")
-            sys.stdout.flush()
+                tap.note(s.logs())
     finally:
         # On an interrupt: start no other, and end those that run.
         pool.shutdown(wait=False, cancel_futures=True)
         for s in scenarios:
             s.vm.kill()
-    return failed
+    return tap.failed
+
+
+def _verdict(s: Scenario, point: str) -> Tuple[bool, str, List[str]]:
+    good, why = s.results.get(point, (False, ["not reached"]))
+    return good, s.title(point), why

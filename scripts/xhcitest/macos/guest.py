@@ -13,27 +13,21 @@ import os
 import random
 import re
 import select
-import shlex
 import shutil
-import signal
 import socket
 import string
 import subprocess
-import sys
 import tempfile
 import time
 import zlib
+from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Sequence, Tuple
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.dirname(HERE))
-from vm import Failure, firmware_options, query     # noqa: E402
+from xhciseries.paths import TOP
 
-MODES = {
-    "pin": "msi=off,msix=off",
-    "msi": "msi=on,msix=off",
-    "msix": "msi=off,msix=on",
-}
-DEVICES = "nec-usb-xhci", "qemu-xhci"
+from ..qemu import Process, firmware_options
+from ..qmp import Failure, Gone, Lines, Qmp
+
+SOURCES = TOP / "tests" / "guest" / "macos"
 USB_DEVICES = "kbd", "tablet", "disk"
 
 CFLAGS = """-m32 -march=i686 -mgeneral-regs-only -std=gnu11 -O2
@@ -56,21 +50,17 @@ USAGES = {**{key: 4 + i for i, key in enumerate(LETTERS)},
           KEY_DISK: 0x44, KEY_SUMMARY: 0x45}
 
 
-class NotOffered(Failure):
-    """The controller cannot be told which interrupts to have."""
-
-
-def build(work):
+def build(work: str) -> str:
     """Compile the guest; the path of its ELF file."""
     os.makedirs(work, exist_ok=True)
     elf = os.path.join(work, "macos-guest.elf")
     compiler = shutil.which("x86_64-linux-gnu-gcc") or "gcc"
-    sources = sorted(glob.glob(f"{glob.escape(HERE)}/*.[cS]"))
+    sources = sorted(glob.glob(f"{glob.escape(str(SOURCES))}/*.[cS]"))
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         new = os.path.join(scratch, "elf")
         try:
             p = subprocess.run(
-                [compiler, *CFLAGS, "-T", os.path.join(HERE, "guest.ld"),
+                [compiler, *CFLAGS, "-T", str(SOURCES / "guest.ld"),
                  "-o", new, *sources], stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT, check=False)
         except OSError as e:
@@ -82,7 +72,7 @@ def build(work):
     return elf
 
 
-def make_disk(path, size, seed):
+def make_disk(path: str, size: int, seed: str) -> str:
     """A disk of random content; its CRC as the guest prints it."""
     content = random.Random(seed).randbytes(size)
     with open(path, "wb") as f:
@@ -93,7 +83,7 @@ def make_disk(path, size, seed):
 class Files:
     """What guests are started with, in a folder that takes their logs, too."""
 
-    def __init__(self, directory, size, seed):
+    def __init__(self, directory: str, size: int, seed: str) -> None:
         self.dir = directory
         self.elf = build(directory)
         self.disk = os.path.join(directory, "disk.raw")
@@ -104,39 +94,46 @@ class Files:
 class Input:
     """A key or a pointer move: what is sent, and what becomes of it."""
 
-    def __init__(self, name, report, events):
+    def __init__(self, name: str, report: str, events: List[Dict[str, Any]]) -> None:
         self.name = name            # of the device
         self.report = report        # as the guest is to see it
         self.events = events        # for QMP
-        self.sent = self.arrived = None
-        self.ring = self.how = self.interrupts = None
+        self.sent = 0.0             # of time.monotonic()
+        self.arrived: Optional[float] = None
+        self.ring: Optional[int] = None
+        self.how = ""               # interrupt, or watchdog
+        self.interrupts = 0         # of the guest, so far
 
     @property
-    def latency(self):
+    def latency(self) -> float:
+        """Seconds; of one that has arrived."""
+        assert self.arrived is not None
         return self.arrived - self.sent
 
 
-def key_input(key, down):
+def key_input(key: str, down: bool) -> Input:
+    """A press, or a release."""
     usage = USAGES[key] if down else 0
     return Input("kbd", f"0000{usage:02x}0000000000", [
         {"type": "key", "data": {"down": down,
                                  "key": {"type": "qcode", "data": key}}}])
 
 
-def move_input(x, y):
+def move_input(x: int, y: int) -> Input:
+    """The pointer, from 0 to 0x7fff."""
     report = b"\0" + x.to_bytes(2, "little") + y.to_bytes(2, "little") + b"\0"
     return Input("tablet", report.hex(), [
         {"type": "abs", "data": {"axis": axis, "value": value}}
         for axis, value in (("x", x), ("y", y))])
 
 
-def make_inputs(count, rand):
+def make_inputs(count: int, rand: random.Random) -> Iterator[Input]:
     """COUNT inputs, each of which changes something; no key stays down."""
-    held, x, y = None, 0, 0
+    held, x, y = "", 0, 0
     for left in range(count, 0, -1):
         if held and (left == 1 or rand.random() < .5):
             yield key_input(held, False)
-            held = None
+            held = ""
         elif not held and left > 1 and rand.random() < .5:
             held = rand.choice(LETTERS)
             yield key_input(held, True)
@@ -149,10 +146,11 @@ def make_inputs(count, rand):
 class Guest:
     """One QEMU with the guest in it."""
 
-    def __init__(self, name, qemu, machine, device, elf, disk, logdir):
+    def __init__(self, name: str, qemu: str, machine: str, device: str, elf: str,
+                 disk: str, logdir: str) -> None:
         self.name = name
         self.log = os.path.join(logdir, re.sub(r"[^\w.=-]+", "-", name))
-        self.argv = [
+        self.process = Process([
             qemu, *firmware_options(qemu), "-machine", machine,
             "-accel", "tcg", "-m", "64", "-nodefaults", "-no-user-config",
             "-display", "none", "-no-reboot", "-kernel", elf,
@@ -162,121 +160,109 @@ class Guest:
             "-blockdev", json.dumps({
                 "driver": "file", "node-name": "disk", "read-only": True,
                 "filename": disk}),
-            "-device", "usb-storage,bus=xhci.0,drive=disk"]
-        self.failure = None         # why it is no longer there
-        self.ready = None           # mode, once it is
-        self.found = []             # USB devices
-        self.disk = None            # (bytes, crc, microseconds)
-        self.summary = None
-        self.inputs = []            # in the order in which they are sent
-        self.unexpected = []        # reports that are none of these
-        self._waiting = collections.defaultdict(collections.deque)
-        self._buffers = {}          # socket: bytes of a line not complete
-        self._proc = self._qmp = self._console = None
+            "-device", "usb-storage,bus=xhci.0,drive=disk"], f"{self.log}.log")
+        self.failure = ""           # why it is no longer there
+        self.ready = ""             # mode, once it is
+        self.found: List[str] = []  # USB devices
+        #: (bytes, crc, microseconds)
+        self.disk: Optional[Tuple[int, str, int]] = None
+        self.summary = ""
+        #: in the order in which they are sent
+        self.inputs: List[Input] = []
+        #: reports that are none of these
+        self.unexpected: List[str] = []
+        self._waiting: Dict[str, Deque[Input]] = collections.defaultdict(collections.deque)
+        self._lines: Dict[socket.socket, Lines] = {}
 
-    def start(self):
-        self._qmp, qmp_far = socket.socketpair()
-        self._console, console_far = socket.socketpair()
-        self._buffers = {self._qmp: b"", self._console: b""}
-        argv = [*self.argv,
-                "-chardev", f"socket,id=qmp,fd={qmp_far.fileno()}",
-                "-mon", "chardev=qmp,mode=control",
-                "-chardev", f"socket,id=console,fd={console_far.fileno()}",
-                "-device", "isa-debugcon,chardev=console"]
-        with qmp_far, console_far, open(f"{self.log}.log", "wb") as log:
-            log.write(shlex.join(argv).encode() + b"\n")
-            log.flush()
-            try:
-                self._proc = subprocess.Popen(
-                    argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                    pass_fds=(qmp_far.fileno(), console_far.fileno()))
-            except OSError as e:
-                raise Failure(f"cannot run {argv[0]}: {e}") from e
+    @property
+    def argv(self) -> List[str]:
+        """QEMU's command line, without the sockets."""
+        return self.process.argv
+
+    def start(self) -> None:
+        """Start QEMU; what comes from it is for receive()."""
+        qmp, qmp_far = socket.socketpair()
+        console, console_far = socket.socketpair()
+        self.process.start({"qmp": qmp_far, "console": console_far}, [
+            "-mon", "chardev=qmp,mode=control",
+            "-device", "isa-debugcon,chardev=console"])
+        self._lines = {qmp: Qmp(qmp), console: Lines(console, "console")}
         self.qmp("qmp_capabilities")
 
-    def close(self):
-        if self._proc:
-            self._proc.kill()
-            self._proc.wait()
-        for sock in self._buffers:
+    def close(self) -> None:
+        """End it."""
+        if self.process.proc:
+            self.process.kill()
+            self.process.wait()
+        for sock in self._lines:
             sock.close()
-        self._buffers = {}
+        self._lines = {}
 
     # To QEMU
 
-    def qmp(self, command, **arguments):
-        text = json.dumps({"execute": command, "arguments": arguments})
-        try:
-            self._qmp.sendall(text.encode() + b"\n")
-        except OSError:
-            pass                    # its end is seen by receive()
+    def qmp(self, command: str, **arguments: Any) -> None:
+        """A command, whose answer is for receive()."""
+        for lines in self._lines.values():
+            if isinstance(lines, Qmp):
+                try:
+                    lines.send(command, **arguments)
+                except Gone:
+                    pass            # receive() sees it, too
 
-    def send(self, item):
+    def send(self, item: Input) -> None:
+        """Send it; that it arrives is noted."""
         self._waiting[item.name].append(item)
         item.sent = time.monotonic()
         self.qmp("input-send-event", events=item.events)
 
-    def send_counted(self, item):
+    def send_counted(self, item: Input) -> None:
+        """One that the figures are about."""
         self.inputs.append(item)
         self.send(item)
 
-    def press(self, key):
+    def press(self, key: str) -> None:
+        """A key that makes the guest do something."""
         for down in True, False:
             self.send(key_input(key, down))
 
-    def ask_disk(self):
+    def ask_disk(self) -> None:
+        """Have it read its disk."""
         self.disk = None
         self.press(KEY_DISK)
 
-    def ask_summary(self):
-        self.summary = None
+    def ask_summary(self) -> None:
+        """Have it say what it counted."""
+        self.summary = ""
         self.press(KEY_SUMMARY)
 
     # From QEMU
 
-    def sockets(self):
-        return [] if self.failure else list(self._buffers)
+    def sockets(self) -> List[socket.socket]:
+        """For select()."""
+        return [] if self.failure else list(self._lines)
 
-    def receive(self, sock):
+    def receive(self, sock: socket.socket) -> None:
+        """Take what has come on one of them."""
+        lines = self._lines[sock]
         try:
-            data = sock.recv(65536)
-        except ConnectionError:
-            data = b""
-        now = time.monotonic()
-        if not data:
-            self.failure = self._last_words()
+            come = lines.take()
+        except Gone:
+            self.failure = f"QEMU {self.process.ending(30)}: {self.process.last_words()}"
             return
-        *lines, self._buffers[sock] = (self._buffers[sock]
-                                       + data).split(b"\n")
-        for line in lines:
-            line = line.decode("utf-8", "replace").strip()
-            if sock is self._qmp:
+        now = time.monotonic()
+        for line in come:
+            if isinstance(lines, Qmp):
                 self._qmp_line(json.loads(line))
             else:
                 with open(f"{self.log}.txt", "a", encoding="utf-8") as f:
                     f.write(line + "\n")
-                self._guest_line(line.split(" "), now)
+                self._guest_line(line.strip().split(" "), now)
 
-    def _last_words(self):
-        try:
-            status = self._proc.wait(30)
-        except subprocess.TimeoutExpired:
-            return "QEMU closed its sockets"
-        with open(f"{self.log}.log", errors="replace") as f:
-            words = " / ".join(f.read().strip().split("\n")[1:][-3:])
-        if status == -signal.SIGABRT:
-            how = "aborts"
-        elif status < 0:
-            how = f"is ended by {signal.Signals(-status).name}"
-        else:
-            how = f"exits with status {status}"
-        return f"QEMU {how}" + (f": {words}" if words else "")
-
-    def _qmp_line(self, message):
+    def _qmp_line(self, message: Dict[str, Any]) -> None:
         if "error" in message:
             self.failure = f"QMP: {message['error']['desc']}"
 
-    def _guest_line(self, words, now):
+    def _guest_line(self, words: List[str], now: float) -> None:
         kind = words[0]
         if kind == "input":
             self._arrived(words, now)
@@ -291,7 +277,7 @@ class Guest:
         elif kind == "error:":
             self.failure = " ".join(words)
 
-    def _arrived(self, words, now):
+    def _arrived(self, words: List[str], now: float) -> None:
         _, _, name, report, _, ring, how, interrupts = words
         waiting = self._waiting[name]
         if all(item.report != report for item in waiting):
@@ -305,11 +291,12 @@ class Guest:
         item.arrived, item.ring = now, int(ring)
         item.how, item.interrupts = how, int(interrupts)
 
-    def lost(self):
+    def lost(self) -> List[Input]:
+        """What did not arrive so far."""
         return [item for item in self.inputs if item.arrived is None]
 
 
-def serve(guests, deadline):
+def serve(guests: Sequence[Guest], deadline: float) -> None:
     """Wait until the deadline at most, and take what has come."""
     socks = {sock: guest for guest in guests for sock in guest.sockets()}
     left = max(0, deadline - time.monotonic())
@@ -318,7 +305,8 @@ def serve(guests, deadline):
             socks[sock].receive(sock)
 
 
-def wait(guests, enough, timeout, what):
+def wait(guests: Sequence[Guest], enough: Callable[[Guest], Any], timeout: float,
+         what: str) -> None:
     """Until enough(guest) of each; else it has failed."""
     deadline = time.monotonic() + timeout
     while True:
@@ -332,13 +320,15 @@ def wait(guests, enough, timeout, what):
         serve(guests, deadline)
 
 
-def start(guests):
+def start(guests: Sequence[Guest]) -> None:
+    """Start them, and wait until they take input."""
     for guest in guests:
         guest.start()
     wait(guests, lambda g: g.ready, START_TIMEOUT, "start of the guest")
 
 
-def play(guests, count, interval, seed):
+def play(guests: Sequence[Guest], count: int, interval: Tuple[float, float],
+         seed: str) -> None:
     """Send COUNT inputs to each guest, and wait for them.
 
     INTERVAL is the shortest and the longest time in seconds between two for
@@ -363,10 +353,3 @@ def play(guests, count, interval, seed):
     while time.monotonic() < deadline and any(
             g.lost() for g in guests if not g.failure):
         serve(guests, deadline)
-
-
-def has_modes(qemu, device):
-    """Before 10.0 only nec-usb-xhci has msi and msix, unless patched."""
-    text = query(qemu, "-device", f"{device},help")
-    return all(re.search(rf"^\s*{prop}=", text, re.M)
-               for prop in ("msi", "msix"))
