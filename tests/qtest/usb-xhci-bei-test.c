@@ -195,6 +195,69 @@ static void test_bei_stages(QXHCI *x, const void *arg)
     xhci_assert_quiet(x);
 }
 
+/*
+ * A control transfer that reads up to 64 bytes, and gets 18.  @flags are of the
+ * Data Stage TRB, of an Event Data TRB after it, without which they are 0, and
+ * of the Status Stage TRB.  Returns the Data Stage TRB.
+ */
+static uint64_t submit_short_read(QXHCI *x, QXHCIDevice *dev,
+                                  const XHCIIntrTest *t,
+                                  const uint32_t flags[3], uint64_t event_data)
+{
+    uint64_t data;
+
+    qxhci_ring_put(x, &dev->ep0, (QXHCITrb) {
+        .parameter = 0x0040000001000680ULL,
+        .status = 8,
+        .control = QXHCI_TRB_SETUP << 10 | TRB_IDT | TRB_TRT_IN,
+    });
+    data = qxhci_ring_put(x, &dev->ep0, (QXHCITrb) {
+        .parameter = dev->buf,
+        .status = t->intr << 22 | 64,
+        .control = QXHCI_TRB_DATA << 10 | TRB_DIR_IN | flags[0],
+    });
+    if (flags[1]) {
+        qxhci_ring_put(x, &dev->ep0, (QXHCITrb) {
+            .parameter = event_data,
+            .status = t->intr << 22,
+            .control = TRB_EVENT_DATA << 10 | flags[1],
+        });
+    }
+    qxhci_ring_put(x, &dev->ep0, (QXHCITrb) {
+        .status = t->intr << 22,
+        .control = QXHCI_TRB_STATUS << 10 | flags[2],
+    });
+    qxhci_doorbell(x, dev->slot, QXHCI_EP0);
+    return data;
+}
+
+/* A short Data Stage, which only ISP makes a reason for an interrupt */
+static void test_bei_short_stage(QXHCI *x, const void *arg)
+{
+    static const uint32_t wanted[] = { QXHCI_TRB_ISP, 0, 0 };
+    static const uint32_t blocked[] = {
+        QXHCI_TRB_CH, QXHCI_TRB_IOC | QXHCI_TRB_BEI, QXHCI_TRB_ISP
+    };
+    const XHCIIntrTest *t = arg;
+    const uint64_t event_data = 0x123456789abcdef0ULL;
+    unsigned int ring = xhci_ring_of(t->setup, t->intr);
+    QXHCIDevice dev;
+    QXHCITrb ev;
+
+    xhci_start(x, &dev, t->setup);
+    assert_interrupts(x, t, submit_short_read(x, &dev, t, wanted, 0),
+                      QXHCI_CC_SHORT_PACKET);
+
+    /* ISP of the Status Stage is not about it */
+    submit_short_read(x, &dev, t, blocked, event_data);
+    xhci_assert_not_signalled(x);
+    qxhci_event_wait(x, ring, &ev);
+    g_assert_cmphex(ev.parameter, ==, event_data);
+    qxhci_ack(x, ring);
+    xhci_assert_quiet(x);
+    xhci_assert_delivery(x, &dev, t->setup, t->intr);
+}
+
 /* Takes an event that came without an interrupt; the next event has one */
 static void assert_blocked(QXHCI *x, QXHCIDevice *dev, const XHCIIntrTest *t,
                            uint64_t parameter)
@@ -239,6 +302,7 @@ static void test_bei_event_data(QXHCI *x, const void *arg)
 static void test_bei_isoch(QXHCI *x, const void *arg)
 {
     QXHCIDevice dev;
+    QXHCITrb ev;
     uint64_t ctx, trb;
 
     xhci_start_kbd(x, &dev, &xhci_msix_mode);
@@ -263,6 +327,20 @@ static void test_bei_isoch(QXHCI *x, const void *arg)
     trb = qxhci_submit_get_descriptor(x, &dev, 1);
     xhci_take_event(x, &dev, 1, trb);
     xhci_assert_signalled(x, &xhci_msix_mode, 1);
+    qxhci_ack(x, 1);
+
+    /* A short packet interrupts if it has ISP */
+    xhci_send_key(x, false);
+    trb = qxhci_ring_put(x, &dev.intr_in, (QXHCITrb) {
+        .parameter = dev.buf,
+        .status = 1 << 22 | 2 * XHCI_KBD_REPORT_SIZE,
+        .control = TRB_ISOCH << 10 | TRB_SIA | QXHCI_TRB_IOC | QXHCI_TRB_ISP |
+                   QXHCI_TRB_BEI,
+    });
+    qxhci_doorbell(x, dev.slot, XHCI_KBD_EP);
+    qxhci_event_wait(x, 1, &ev);
+    g_assert_cmphex(ev.parameter, ==, trb);
+    xhci_assert_signalled(x, &xhci_msix_mode, 1);
 }
 
 static void register_bei_tests(void)
@@ -272,6 +350,7 @@ static void register_bei_tests(void)
     xhci_add_intr_tests("bei-first", test_bei_first);
     xhci_add_intr_tests("bei-last", test_bei_last);
     xhci_add_intr_tests("bei-stages", test_bei_stages);
+    xhci_add_intr_tests("bei-short-stage", test_bei_short_stage);
     xhci_add_intr_tests("bei-event-data", test_bei_event_data);
     xhci_add_test("bei-isoch", &xhci_msix_mode, test_bei_isoch, NULL);
 }

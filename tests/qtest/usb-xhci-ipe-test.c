@@ -66,6 +66,60 @@ static void test_busy(QXHCI *x, const void *arg)
     }
 }
 
+/* What a write of ERDP says: that no event is left, or some are, 4.9.4 */
+static void test_erdp(QXHCI *x, const void *arg)
+{
+    const XHCISetup *s = &xhci_msix_mode;
+    const int outside[] = { -QXHCI_TRB_SIZE, QXHCI_RING_TRBS * QXHCI_TRB_SIZE };
+    QXHCIDevice dev;
+    uint64_t trb, start;
+
+    xhci_start(x, &dev, s);
+    start = qxhci_intr_read(x, 1, QXHCI_ERDP) & ~0xfu;
+    trb = qxhci_submit_get_descriptor(x, &dev, 1);
+    qxhci_step(x, 20);
+    xhci_assert_signalled(x, s, 1);
+
+    for (int i = 0; i < ARRAY_SIZE(outside); i++) {
+        /* It is not taken: the first one on the ring is left */
+        qxhci_intr_write(x, 1, QXHCI_ERDP, start | QXHCI_ERDP_EHB);
+        xhci_assert_signalled(x, s, 1);
+        /* Nothing is known while ERDP is not on the ring */
+        qxhci_intr_write(x, 1, QXHCI_ERDP,
+                         (start + outside[i]) | QXHCI_ERDP_EHB);
+        xhci_assert_not_signalled(x);
+        qxhci_intr_write(x, 1, QXHCI_ERDP, start);
+        xhci_assert_signalled(x, s, 1);
+    }
+    xhci_take_event(x, &dev, 1, trb);
+    qxhci_ack(x, 1);
+    xhci_assert_quiet(x);
+    xhci_assert_delivery(x, &dev, s, 1);
+}
+
+/* An event that came while IE was clear goes with the ring that it is on */
+static void test_new_ring(QXHCI *x, const void *arg)
+{
+    QXHCIDevice dev;
+    uint32_t erstba[2];
+
+    for (int erstsz = 0; erstsz <= 1; erstsz++) {
+        xhci_start(x, &dev, &xhci_msix_mode);
+        xhci_set_ie(x, 1, false);
+        qxhci_submit_get_descriptor(x, &dev, 1);
+        qxhci_step(x, 20);
+
+        /* Disabled, or set up anew, which a write of ERSTBA does */
+        erstba[0] = qxhci_intr_read(x, 1, QXHCI_ERSTBA);
+        erstba[1] = qxhci_intr_read(x, 1, QXHCI_ERSTBA + 4);
+        qxhci_intr_write(x, 1, QXHCI_ERSTSZ, erstsz);
+        qxhci_intr_write(x, 1, QXHCI_ERSTBA, erstba[0]);
+        qxhci_intr_write(x, 1, QXHCI_ERSTBA + 4, erstba[1]);
+        xhci_set_ie(x, 1, true);
+        xhci_assert_not_signalled(x);
+    }
+}
+
 /* A guest that polled, and goes over to interrupts */
 static void test_polled(QXHCI *x, const void *arg)
 {
@@ -215,6 +269,8 @@ static void register_ipe_tests(void)
     xhci_add_setup_test("once", &xhci_msix_mode, test_once);
     xhci_add_intr_tests("busy", test_busy);
     xhci_add_intr_tests("polled", test_polled);
+    xhci_add_test("erdp", &xhci_msix_mode, test_erdp, NULL);
+    xhci_add_test("new-ring", &xhci_msix_mode, test_new_ring, NULL);
     for (int i = 0; i < ARRAY_SIZE(xhci_modes); i++) {
         xhci_add_setup_test("migrate-ie", xhci_modes[i], test_migrate_ie);
     }

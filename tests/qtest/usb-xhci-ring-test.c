@@ -33,13 +33,17 @@ static void test_disabled_ring(QXHCI *x, const void *arg)
     qxhci_device_init(x, &dev);
     qxhci_drain(x);
 
-    trb = qxhci_submit_get_descriptor(x, &dev, 5);
-    if (s->mapping) {
-        xhci_assert_quiet(x);
-    } else {
-        xhci_take_event(x, &dev, 0, trb);
-        xhci_assert_signalled(x, s, 0);
-        qxhci_ack(x, 0);
+    for (int i = 0; i < 2; i++) {
+        /* The second time with a size, but without an address */
+        qxhci_intr_write(x, 5, QXHCI_ERSTSZ, i);
+        trb = qxhci_submit_get_descriptor(x, &dev, 5);
+        if (s->mapping) {
+            xhci_assert_quiet(x);
+        } else {
+            xhci_take_event(x, &dev, 0, trb);
+            xhci_assert_signalled(x, s, 0);
+            qxhci_ack(x, 0);
+        }
     }
     xhci_assert_delivery(x, &dev, s, 2);
 
@@ -57,6 +61,16 @@ static void test_disabled_ring(QXHCI *x, const void *arg)
         qxhci_intr_write(x, 2, QXHCI_ERDP + 4, 0);
     }
     xhci_assert_delivery(x, &dev, s, 1);
+
+    /* The first that can be disabled */
+    qxhci_intr_write(x, 1, QXHCI_ERSTSZ, 0);
+    trb = qxhci_submit_get_descriptor(x, &dev, 1);
+    if (s->mapping) {
+        xhci_assert_quiet(x);
+    } else {
+        xhci_take_event(x, &dev, 0, trb);
+        qxhci_ack(x, 0);
+    }
 
     log = xhci_log_stop(file);
     g_assert_cmpint(strstr(log, "interrupter 5") != NULL, ==, s->mapping);
@@ -96,6 +110,24 @@ static void test_full_ring(QXHCI *x, const void *arg)
     }
 }
 
+/* Without the primary ring, as after HCRST, an event is a controller error */
+static void test_no_ring(QXHCI *x, const void *arg)
+{
+    char *file = xhci_log_start(x, "log guest_errors");
+    g_autofree char *log = NULL;
+    QXHCIDevice dev;
+
+    xhci_start(x, &dev, &xhci_pin_mode);
+    qxhci_oper_write(x, QXHCI_USBCMD, QXHCI_USBCMD_HCRST);
+    qxhci_oper_write(x, QXHCI_USBCMD, QXHCI_USBCMD_RS | QXHCI_USBCMD_EWE);
+    /* MFINDEX wraps after 2048 ms at the latest */
+    qxhci_step(x, 2100);
+    g_assert_cmphex(qxhci_oper_read(x, QXHCI_USBSTS) & QXHCI_USBSTS_HCE, ==,
+                    QXHCI_USBSTS_HCE);
+    log = xhci_log_stop(file);
+    g_assert_nonnull(strstr(log, "event for interrupter 0, but ERDP"));
+}
+
 static void register_ring_tests(void)
 {
     for (int i = 0; i < ARRAY_SIZE(xhci_modes); i++) {
@@ -103,6 +135,7 @@ static void register_ring_tests(void)
         xhci_add_setup_test("disabled-ring", xhci_modes[i],
                             test_disabled_ring);
     }
+    xhci_add_test("no-ring", &xhci_pin_mode, test_no_ring, NULL);
 }
 
 libqos_init(register_ring_tests);
