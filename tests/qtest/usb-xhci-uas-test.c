@@ -399,6 +399,83 @@ static void test_read_of_write(QXHCI *x, const void *arg)
     xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
 }
 
+/* Nobody reads what becomes of the commands */
+static void test_unread_status(QXHCI *x, const void *arg)
+{
+    UASPipe command = { .epid = PIPE_COMMAND };
+    /* A Command IU for a logical unit that is not there */
+    uint8_t iu[32] = { 0x01, 0, 0, 1, };
+    QXHCITrb ev;
+    uint64_t buf;
+    QXHCIDevice dev;
+
+    xhci_start(x, &dev, &xhci_pin_mode);
+    qxhci_set_configuration(x, &dev);
+    configure(x, &dev, &command, EP_TYPE_BULK_OUT);
+
+    buf = alloc(x, sizeof(iu));
+    qtest_memwrite(x->pdev.bus->qts, buf, iu, sizeof(iu));
+    for (int i = 0; i < 2000; i++) {
+        submit(x, &dev, &command, buf, sizeof(iu));
+        qxhci_event_wait(x, 0, &ev);
+        qxhci_ack(x, 0);
+        if (QXHCI_TRB_CC(&ev) == QXHCI_CC_STALL) {
+            xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
+            return;
+        }
+    }
+    g_assert_not_reached();
+}
+
+/* Nor does anybody take what the commands read */
+static void test_untaken_data(QXHCI *x, const void *arg)
+{
+    QTestState *qts = x->pdev.bus->qts;
+    UASPipe command = { .epid = PIPE_COMMAND };
+    UASPipe status = { .epid = PIPE_STATUS };
+    /* A Command IU: TEST UNIT READY, which only tells of a reset */
+    uint8_t iu[32] = { 0x01, 0, 0, 1, };
+    uint8_t sense[8];
+    uint64_t buf, sense_buf;
+    QXHCIDevice dev;
+    QXHCITrb ev;
+
+    xhci_start(x, &dev, &xhci_pin_mode);
+    qxhci_set_configuration(x, &dev);
+    configure(x, &dev, &command, EP_TYPE_BULK_OUT);
+    configure(x, &dev, &status, EP_TYPE_BULK_IN);
+
+    buf = alloc(x, sizeof(iu));
+    sense_buf = alloc(x, 128);
+    qtest_memwrite(qts, buf, iu, sizeof(iu));
+    assert_completion(x, submit(x, &dev, &command, buf, sizeof(iu)),
+                      QXHCI_CC_SUCCESS);
+    assert_completion(x, submit(x, &dev, &status, sense_buf, 128),
+                      QXHCI_CC_SHORT_PACKET);
+
+    iu[16] = 0x28; /* READ(10), of one block */
+    iu[24] = 1;
+    for (int tag = 1; tag <= 300; tag++) {
+        stw_be_p(iu + 2, tag);
+        qtest_memwrite(qts, buf, iu, sizeof(iu));
+        assert_completion(x, submit(x, &dev, &command, buf, sizeof(iu)),
+                          QXHCI_CC_SUCCESS);
+    }
+    /* One is ready for its data, and another was one too many */
+    for (int i = 0; i < 2; i++) {
+        submit(x, &dev, &status, sense_buf, 128);
+        qxhci_event_wait(x, 0, &ev);
+        qxhci_ack(x, 0);
+        qtest_memread(qts, sense_buf, sense, sizeof(sense));
+        if (sense[0] == 0x03 /* Sense IU */) {
+            g_assert_cmphex(sense[6], ==, 0x28 /* TASK SET FULL */);
+            xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
+            return;
+        }
+    }
+    g_assert_not_reached();
+}
+
 static void add_uas_test(const char *name, const char *device_opts,
                          XHCITestFunc func, const void *arg)
 {
@@ -427,6 +504,10 @@ static void register_uas_tests(void)
     add_uas_test("uas/status-out", "msi=on,msix=on", test_status_out, NULL);
     xhci_add_device_test("uas/read-of-write", "msi=on,msix=on", UAS_WITH_DISK,
                          test_read_of_write, NULL);
+    add_uas_test("uas/unread-status", "msi=on,msix=on", test_unread_status,
+                 NULL);
+    xhci_add_device_test("uas/untaken-data", "msi=on,msix=on,p3=0",
+                         UAS_WITH_DISK, test_untaken_data, NULL);
     add_uas_test("uas/busy-status", "msi=on,msix=on", test_busy_stream,
                  &status);
     add_uas_test("uas/busy-data", "msi=on,msix=on", test_busy_stream,
