@@ -214,7 +214,7 @@ class Stopped:
 
 def _rejects_type0(driver: xhci.Xhci) -> bool:
     """Configure endpoint 1 IN, with a context that is no endpoint's (6.2.3)."""
-    size, endpoint = driver.ctx_size, 3
+    size, endpoint, device = driver.ctx_size, 3, driver.devices[0]
     slot_context = struct.unpack(
         '<II', driver.qtest.read(xhci.IN_CTX + size, 8))
     driver.qtest.write(xhci.IN_CTX, struct.pack('<II', 0, 1 << endpoint | 1))
@@ -222,9 +222,9 @@ def _rejects_type0(driver: xhci.Xhci) -> bool:
         '<I', slot_context[0] & 0x07ffffff | endpoint << 27))
     driver.qtest.write(
         xhci.IN_CTX + size * (endpoint + 1),
-        struct.pack('<IIQI', 0, 8 << 16 | 0 << 3 | 3 << 1, xhci.BUF | 1, 8))
+        struct.pack('<IIQI', 0, 8 << 16 | 0 << 3 | 3 << 1, device.buf | 1, 8))
     try:
-        driver.command(CONFIGURE_ENDPOINT, xhci.IN_CTX, driver.slot)
+        driver.command(CONFIGURE_ENDPOINT, xhci.IN_CTX, device.slot)
     except xhci.DriverError as error:
         if 'completion code' not in str(error):
             raise

@@ -15,9 +15,9 @@ from typing import Dict, List, Optional, Sequence, Tuple
 from . import layout
 from .apply import Copy, Misfit
 from .bases import Base, load
-from .dist import PACKAGERS, Packager, Sources, am, for_release
 from .git import Repo
 from .mail import Mail
+from .packagers import PACKAGERS, Packager, Sources, am, for_release
 from .ranges import RANGES, TESTS, UPSTREAM
 from .ui import die, say
 

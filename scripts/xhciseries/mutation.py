@@ -582,7 +582,8 @@ class Run:
                 continue
             last = now
             done = total - todo.qsize() - len(threads)
-            left = f', {(now - start) / done * (total - done) / 60:.0f} min left' if done > 0 else ''
+            left = (f', {(now - start) / done * (total - done) / 60:.0f} min left'
+                    if done > 0 else '')
             say(f'  {work.range.code}xx: {max(done, 0)} of {total}, '
                 f'{len(results.named("killed"))} killed, '
                 f'{len(results.named("survived"))} survived{left}')
@@ -652,7 +653,8 @@ def show(run: Run, work: Work, results: Results) -> None:
         if any(text in mutant.name for text in run.only):
             entry = results.found[mutant.name]
             run.report(entry['result'] != 'survived',
-                       f'{work.range.code} {mutant.name}: {entry["result"]} {entry["by"]}'.rstrip())
+                       f'{work.range.code} {mutant.name}: '
+                       f'{entry["result"]} {entry["by"]}'.rstrip())
 
 
 @contextlib.contextmanager

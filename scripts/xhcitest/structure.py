@@ -31,6 +31,8 @@ ROOMS = [
     Room('ci', ('.ci', 'meson.build'), 'what continuous integration and meson run'),
     Room('tests/scripts', ('tests/scripts',), 'tests of the commands'),
     Room('scripts/checks', ('scripts/checks',), 'one file for each check'),
+    Room('tests/diagnose', ('tests/diagnose',), 'guests and logs for scripts/diagnose'),
+    Room('tests/recipes', ('tests/recipes',), 'test of docs/recipes'),
     Room('scripts', ('scripts',), 'the commands'),
     Room('tests/guest', ('tests/guest',), 'guests: their own code, and the commands for them'),
     Room('bench', ('bench',), 'benchmarks: the commands'),

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A small xHCI driver over the qtest protocol.
 
-It knows one PCI xHCI (in slot 4 of -machine pc) with one USB device, and keeps
+It knows one PCI xHCI (in slot 4 of -machine pc) with USB devices, and keeps their
 endpoint 0 busy with control transfers, each of which ends in one event, one
 interrupt and one acknowledgement. Section numbers are those of the xHCI
 specification, revision 1.2.
 """
 
 import struct
-from typing import Any, Protocol, Tuple
+from typing import Any, List, Optional, Protocol, Tuple
 
 from xhciseries.ui import Error
 
@@ -17,8 +17,11 @@ DEVICE = f'addr={SLOT:#x}'      # what -device needs for that
 BAR = 0xe0000000                # below 4 GB, above the RAM of the machine
 
 # Guest memory: a page for each thing
-DCBAA, CMD_RING, ERST, EVENT_RING, EP0_RING, IN_CTX, OUT_CTX, BUF, MSG = (
-    0x100000 + 0x1000 * n for n in range(9))
+PAGE = 0x1000
+DCBAA, CMD_RING, ERST, IN_CTX, MSG = (0x100000 + PAGE * n for n in range(5))
+EVENT_RINGS = 0x200000
+DEVICES = 0x300000              # three pages for each
+BIG_RING = 0x1000000            # a transfer ring for long TDs
 
 # Whole laps of both rings are 100 transfers, so that what a lap costs (a Link
 # TRB, the wrap of the event ring) is the same in every hundred.
@@ -40,10 +43,13 @@ CAP_MSI, CAP_MSIX = 0x05, 0x11
 MSG_DATA = 0xa500
 
 # TRB types, 6.4.6
-SETUP, DATA, STATUS, LINK, ENABLE_SLOT, ADDRESS_DEV = 2, 3, 4, 6, 9, 11
+NORMAL, SETUP, DATA, STATUS, LINK, ENABLE_SLOT, ADDRESS_DEV = 1, 2, 3, 4, 6, 9, 11
 EV_TRANSFER, EV_COMMAND, EV_PORT = 32, 33, 34
 
 GET_DEVICE_DESCRIPTOR = 0x0012000001000680      # 18 bytes
+
+#: Parameter, completion code and control of an event TRB
+Event = Tuple[int, int, int]
 
 
 class DriverError(Error):
@@ -138,18 +144,45 @@ def trb(parameter: int, status: int, control: int) -> bytes:
     return struct.pack('<QII', parameter, status, control)
 
 
-class Xhci:
-    """The controller and its one device, ready for transfer()."""
+class EventRing:
+    """The event ring of an interrupter, one segment, and what comes next on it."""
 
-    def __init__(self, sock: Connection, mode: str) -> None:
+    def __init__(self, intr: int) -> None:
+        self.addr = EVENT_RINGS + PAGE * intr
+        self.idx, self.cycle = 0, 1
+
+
+class Device:
+    """A USB device, its slot, and its endpoint 0."""
+
+    def __init__(self, number: int, port: int) -> None:
+        self.port, self.slot = port, 0          # no slot yet
+        self.out_ctx, self.ring, self.buf = (
+            DEVICES + PAGE * (3 * number + n) for n in range(3))
+        self.idx, self.cycle = 0, 1
+
+
+class Xhci:
+    """The controller and its devices, ready for transfer().
+
+    Args:
+        rings: how many event rings to set up
+        target: Interrupter Target of the transfers, one of these rings
+        devices: how many USB devices there are
+        big: endpoint 0 has the ring for run_td(); for one device
+    """
+
+    def __init__(self, sock: Connection, mode: str, rings: int = 1, target: int = 0,
+                 devices: int = 1, big: bool = False) -> None:
         self.qtest = Qtest(sock)
         self.pci = Pci(self.qtest)
-        self.mode = mode
+        self.mode, self.target, self.big = mode, target, big
         self.map_bar()
         {'pin': lambda: None, 'MSI': self.setup_msi,
          'MSI-X': self.setup_msix}[mode]()
-        self.start()
-        self.address_device()
+        self.start(rings)
+        self.devices: List[Device] = []
+        self.address_devices(devices)
         # The transfers look at the INTx status with no more than an inl.
         self.pci.select(PCI_COMMAND)
 
@@ -167,7 +200,11 @@ class Xhci:
         self.ctx_size = 64 if self.qtest.readl(BAR + 0x10) & 4 else 32
         self.oper = BAR + (self.qtest.readl(BAR) & 0xff)
         self.doorbell = BAR + self.qtest.readl(BAR + 0x14)
-        self.intr0 = BAR + self.qtest.readl(BAR + 0x18) + 0x20
+        self.runtime = BAR + self.qtest.readl(BAR + 0x18)
+
+    def intr(self, n: int) -> int:
+        """The registers of an interrupter."""
+        return self.runtime + 0x20 + 0x20 * n
 
     def setup_msi(self) -> None:
         """One vector for each interrupter."""
@@ -200,71 +237,98 @@ class Xhci:
         self.qtest.writel(addr, val)
         self.qtest.writel(addr + 4, val >> 32)
 
-    def start(self) -> None:
-        """Reset and start the controller."""
+    def start(self, rings: int) -> None:
+        """Reset and start the controller, with so many event rings."""
         q = self.qtest
         q.writel(self.oper + USBCMD, HCRST)
         if q.readl(self.oper + USBSTS) & (HCH | CNR) != HCH:
             raise DriverError('the controller does not come out of reset')
+        if rings > self.max_intrs:
+            raise DriverError(f'the controller has only {self.max_intrs} interrupters')
         q.write(CMD_RING + 16 * (CMD_TRBS - 1),
                 trb(CMD_RING, 0, LINK << 10 | 2))
         q.writel(self.oper + CONFIG, self.max_slots)
         self.write64(self.oper + DCBAAP, DCBAA)
         self.write64(self.oper + CRCR, CMD_RING | 1)
         self.cmd_idx = 0
-        self.event_idx, self.event_cycle = 0, 1
-        q.write(ERST, trb(EVENT_RING, EVENT_TRBS, 0))
-        self.write64(self.intr0 + ERDP, EVENT_RING)
-        q.writel(self.intr0 + ERSTSZ, 1)
-        self.write64(self.intr0 + ERSTBA, ERST)
-        q.writel(self.intr0 + IMOD, 0)
-        q.writel(self.intr0 + IMAN, IE)
+        self.rings: List[EventRing] = []
+        for n in range(rings):
+            ring, intr, erst = EventRing(n), self.intr(n), ERST + 64 * n
+            self.rings.append(ring)
+            q.write(erst, trb(ring.addr, EVENT_TRBS, 0))
+            self.write64(intr + ERDP, ring.addr)
+            q.writel(intr + ERSTSZ, 1)
+            self.write64(intr + ERSTBA, erst)
+            q.writel(intr + IMOD, 0)
+            q.writel(intr + IMAN, IE)
         q.writel(self.oper + USBCMD, RS | INTE)
         if q.readl(self.oper + USBSTS) & HCH:
             raise DriverError('the controller does not start')
 
-    def address_device(self) -> None:
-        """Give the device a slot and an address."""
+    def address_devices(self, count: int) -> None:
+        """Find so many devices, and give each a slot and an address."""
         for port in range(1, self.max_ports + 1):
-            portsc = self.oper + 0x400 + 16 * (port - 1)
-            if self.qtest.readl(portsc) & 1:            # CCS
-                break
-        else:
+            if self.qtest.readl(self.portsc(port)) & 1 and \
+                    len(self.devices) < count:          # CCS
+                self.devices.append(Device(len(self.devices), port))
+        if not self.devices:
             raise DriverError('no USB device is connected')
+        if len(self.devices) < count:
+            raise DriverError(f'only {len(self.devices)} of {count} USB devices are '
+                              'connected')
+        for device in self.devices:
+            self.address_device(device)
+
+    def portsc(self, port: int) -> int:
+        """The register of a port."""
+        return self.oper + 0x400 + 16 * (port - 1)
+
+    def address_device(self, device: Device) -> None:
+        """Give a device a slot and an address."""
+        portsc = self.portsc(device.port)
         self.qtest.writel(portsc, 1 << 9 | 1 << 4)      # PP, PR
         status = self.qtest.readl(portsc)
         if not status & 2:                              # PED
-            raise DriverError(f'port {port} does not come up')
-        self.slot = self.command(ENABLE_SLOT, 0, 0)
-        self.qtest.write(DCBAA + 8 * self.slot, struct.pack('<Q', OUT_CTX))
+            raise DriverError(f'port {device.port} does not come up')
+        device.slot = self.command(ENABLE_SLOT, 0, 0)
+        self.qtest.write(DCBAA + 8 * device.slot, struct.pack('<Q', device.out_ctx))
         self.qtest.write(IN_CTX + 4, struct.pack('<I', 3))      # A0, A1
         speed = status >> 10 & 15
         self.qtest.write(IN_CTX + self.ctx_size,
-                         struct.pack('<II', 1 << 27 | speed << 20, port << 16))
+                         struct.pack('<II', 1 << 27 | speed << 20, device.port << 16))
+        ring = BIG_RING if self.big else device.ring
         self.qtest.write(IN_CTX + 2 * self.ctx_size,    # control, 64 bytes
                          struct.pack('<IIQI', 0, 64 << 16 | 4 << 3 | 3 << 1,
-                                     EP0_RING | 1, 8))
-        self.command(ADDRESS_DEV, IN_CTX, self.slot)
-        self.ep0_idx, self.ep0_cycle = 0, 1
+                                     ring | 1, 8))
+        self.command(ADDRESS_DEV, IN_CTX, device.slot)
 
     # -- events --------------------------------------------------------------
 
-    def next_event(self) -> Tuple[int, int, int]:
-        """Take an event, which must be there: nothing here is deferred."""
+    def try_event(self, n: int = 0) -> Optional[Event]:
+        """Take the next event off ring n, if there is one."""
+        ring = self.rings[n]
         parameter, status, control = struct.unpack(
-            '<QII', self.qtest.read(EVENT_RING + 16 * self.event_idx, 16))
-        if control & 1 != self.event_cycle:
-            raise DriverError('the controller delivers no event (USBSTS '
-                              f'{self.qtest.readl(self.oper + USBSTS):#x})')
-        self.event_idx += 1
-        if self.event_idx == EVENT_TRBS:
-            self.event_idx, self.event_cycle = 0, 1 - self.event_cycle
+            '<QII', self.qtest.read(ring.addr + 16 * ring.idx, 16))
+        if control & 1 != ring.cycle:
+            return None
+        ring.idx += 1
+        if ring.idx == EVENT_TRBS:
+            ring.idx, ring.cycle = 0, 1 - ring.cycle
         return parameter, status >> 24, control
 
-    def acknowledge(self) -> None:
-        """Clear IP and EHB."""
-        self.qtest.writel(self.intr0 + IMAN, IE | IP)
-        self.write64(self.intr0 + ERDP, EVENT_RING + 16 * self.event_idx | EHB)
+    def next_event(self, n: int = 0) -> Event:
+        """Take an event, which must be there: nothing here is deferred."""
+        event = self.try_event(n)
+        if event is None:
+            raise DriverError('the controller delivers no event (USBSTS '
+                              f'{self.qtest.readl(self.oper + USBSTS):#x})')
+        return event
+
+    def acknowledge(self, n: int = 0) -> None:
+        """Clear IP and EHB of an interrupter."""
+        ring, intr = self.rings[n], self.intr(n)
+        self.qtest.writel(intr + IMAN, IE | IP)
+        self.write64(intr + ERDP, ring.addr + 16 * ring.idx | EHB)
 
     def command(self, kind: int, parameter: int, slot: int) -> int:
         self.qtest.write(CMD_RING + 16 * self.cmd_idx,
@@ -284,7 +348,7 @@ class Xhci:
         """Whether an interrupt came; takes the message, if it is one."""
         if self.mode == 'pin':
             return bool(self.qtest.inl(0xcfc) & PCI_INTX_STATUS)
-        if self.qtest.readl(MSG) != MSG_DATA:
+        if self.qtest.readl(MSG) != MSG_DATA + self.target:
             return False
         self.qtest.write(MSG, bytes(4))
         return True
@@ -296,35 +360,68 @@ class Xhci:
 
     # -- what is measured ----------------------------------------------------
 
-    def transfer(self) -> None:
-        """GET_DESCRIPTOR: four register writes, and one event for target 0."""
-        first = EP0_RING + 16 * self.ep0_idx
-        c = self.ep0_cycle
-        trbs = (trb(GET_DEVICE_DESCRIPTOR, 8,
+    def transfer(self, device: Device) -> None:
+        """GET_DESCRIPTOR: four register writes, and one event."""
+        first = device.ring + 16 * device.idx
+        c, target = device.cycle, self.target << 22
+        trbs = (trb(GET_DEVICE_DESCRIPTOR, target | 8,
                     3 << 16 | SETUP << 10 | 1 << 6 | c) +   # IN, IDT
-                trb(BUF, 18, 1 << 16 | DATA << 10 | c) +
-                trb(0, 0, STATUS << 10 | 1 << 5 | c))       # IOC
-        self.ep0_idx += 3
-        if self.ep0_idx == EP0_TRBS - 1:
-            trbs += trb(EP0_RING, 0, LINK << 10 | 2 | c)
-            self.ep0_idx, self.ep0_cycle = 0, 1 - c
+                trb(device.buf, target | 18, 1 << 16 | DATA << 10 | c) +
+                trb(0, target, STATUS << 10 | 1 << 5 | c))  # IOC
+        device.idx += 3
+        if device.idx == EP0_TRBS - 1:
+            trbs += trb(device.ring, 0, LINK << 10 | 2 | c)
+            device.idx, device.cycle = 0, 1 - c
         self.qtest.write(first, trbs)
-        self.qtest.writel(self.doorbell + 4 * self.slot, 1)
+        self.ring_doorbell(device)
 
-        parameter, code, control = self.next_event()
+        parameter, code, control = self.next_event(self.target)
         if (control >> 10 & 63 != EV_TRANSFER or code != 1 or
                 parameter != first + 32):
             raise DriverError(f'a transfer failed, completion code {code}')
         if not self.signalled():
             raise DriverError('an event came without its interrupt')
-        self.acknowledge()
+        self.acknowledge(self.target)
+
+    def ring_doorbell(self, device: Device) -> None:
+        """Of endpoint 0."""
+        self.qtest.writel(self.doorbell + 4 * device.slot, 1)
 
     def run(self, transfers: int) -> None:
-        """Set up, and do so many transfers."""
+        """Do so many transfers, of all devices in turn."""
         self.drain_signal()
         for n in range(transfers):
-            self.transfer()
-            if n == 0 and self.qtest.read(BUF, 2) != b'\x12\x01':
+            device = self.devices[n % len(self.devices)]
+            self.transfer(device)
+            if n == 0 and self.qtest.read(device.buf, 2) != b'\x12\x01':
                 raise DriverError('that was not a device descriptor')
         if self.signalled():
             raise DriverError('an interrupt stays after the acknowledgement')
+
+    def run_td(self, trbs: int) -> None:
+        """One TD of an odd number of TRBs, every other of which has an event (BEI).
+
+        4.11.5.2 has no limit for the TRBs of a stage. The Setup TRBs make that
+        an event is due for each Normal TRB, of which none moves any data. The
+        event ring overflows: what is measured is what finding the TRBs takes.
+        """
+        device = self.devices[0]
+        pair = (trb(0, 8, SETUP << 10 | 1 << 6 | 1) +
+                trb(device.buf, 0, 1 << 9 | NORMAL << 10 | 1 << 5 | 1))  # BEI
+        self.qtest.write(
+            BIG_RING, trb(GET_DEVICE_DESCRIPTOR, 8,
+                          3 << 16 | SETUP << 10 | 1 << 6 | 1) +
+            trb(device.buf, 18, 1 << 16 | DATA << 10 | 1))
+        done = 2
+        while done < trbs - 1:
+            count = min((trbs - 1 - done) // 2, 1000)   # pairs
+            self.qtest.write(BIG_RING + 16 * done, pair * count)
+            done += 2 * count
+        self.qtest.write(BIG_RING + 16 * done,
+                         trb(0, 0, STATUS << 10 | 1 << 5 | 1))
+        self.ring_doorbell(device)
+        events = 0
+        while self.try_event():
+            events += 1
+        if events < min((trbs - 3) // 2, EVENT_TRBS - 2):
+            raise DriverError(f'a TD of {trbs} TRBs made only {events} events')
