@@ -17,11 +17,14 @@ point() {
 
 skip_item() { printf '%s\n' "ok 1 - $1 # SKIP $2" 1..1; }
 
-# provide NEED...: of BASE, as declared; see scripts/xhcitest/checks.py
+# provide NEED...: of BASE, as declared; see scripts/xhcitest/checks.py. Stock
+# QEMU first, as that is built in the folder in which the patched one stays.
 provide() {
-    local need
-    for need; do
+    local need needs=("$@")
+    [[ " $* " != *' stock '* ]] || needs=(stock "${needs[@]/stock/}")
+    for need in "${needs[@]}"; do
         case $need in
+        '') ;;
         tree) prepare_tree ;;
         build) prepare_tree && "$TOP/scripts/build" "$BASE" ;;
         stock) "$TOP/scripts/tree" "$BASE" && "$TOP/scripts/build" "$BASE" --stock ;;
