@@ -13,7 +13,7 @@ import socket
 import sys
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from xhciseries.ui import Error, Parser, die, run_main, say
+from xhciseries.ui import Error, Parser, run_main, say
 
 from ..qemu import has_property
 from . import binaries, counting, xhci
@@ -123,19 +123,13 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
                     'Takes two to three minutes after the builds, and needs the '
                     'package valgrind. The\nprofiles stay in the work folder, for '
                     'callgrind_annotate.')
-    binaries.add_arguments(parser, interrupts=True)
-    parser.add_argument('--bars', action='store_true',
-                        help='fail if a bar is missed')
+    counting.add_arguments(parser, interrupts=True)
     parser.add_argument('--transfers', metavar='N', type=int, default=1000,
                         help='transfers to count, a multiple of '
                              f'{xhci.LAP} (default: %(default)s)')
-    parser.add_argument('-j', '--jobs', metavar='N', type=int, default=2,
-                        help='how many QEMUs run at a time (default: %(default)s)')
-    args = parser.parse(argv)
+    args = counting.parse(parser, argv)
     if args.transfers < xhci.LAP or args.transfers % xhci.LAP:
         parser.error(f'--transfers must be a multiple of {xhci.LAP}')
-    if args.jobs < 1:
-        parser.error('--jobs must be at least 1')
     return args
 
 
@@ -146,11 +140,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def _main(argv: Optional[Sequence[str]]) -> int:
     args = parse(argv)
-    found, missing = binaries.given(args)
-    counting.check_tools()
-    found.update(binaries.build(args.base, missing))
-    for path in found.values():
-        counting.check_binary(path)
+    found, name = counting.prepare(args)
     if os.path.samefile(found['stock'], found['patched']):
         say('stock and patched are the same program')
     configs = [c for c, (binary, _) in CONFIGS.items() if binary in found]
@@ -158,17 +148,12 @@ def _main(argv: Optional[Sequence[str]]) -> int:
         say('this stock QEMU has no conditional-intr-mapping: no such column')
         configs.remove('opt-in')
 
-    out = counting.folder(args.base if missing else 'given')
+    out = counting.folder(name)
     counts = measure(found, configs, (SHORT, SHORT + args.transfers), out,
                      args.jobs)
 
-    print('\n'.join(table(counts, configs)))
     lines, met = bars(counts, configs)
-    print()
-    print('\n'.join(lines), flush=True)
-    if args.bars and not met:
-        die('a bar is missed')
-    return 0
+    return counting.conclude(args, [*table(counts, configs), '', *lines], met)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Run QEMU under callgrind, and count the instructions of its xHCI."""
 
+import argparse
 import concurrent.futures
 import glob
 import os
@@ -10,14 +11,14 @@ import socket
 import subprocess
 import tempfile
 import threading
-from typing import Callable, ContextManager, Dict, List, Sequence
+from typing import Callable, ContextManager, Dict, List, Optional, Sequence, Tuple
 
 from xhciseries.paths import WORK
-from xhciseries.ui import Error, die, say
+from xhciseries.ui import Error, Parser, die, say
 
 from ..modes import PROPERTIES
 from ..qemu import FIRMWARE_DIRS, Process
-from . import xhci
+from . import binaries, xhci
 
 # As the tables call them
 MODES = {'pin': PROPERTIES['pin'], 'MSI': PROPERTIES['msi'], 'MSI-X': PROPERTIES['msix']}
@@ -35,6 +36,46 @@ TIMEOUT = 600                                   # seconds, for one run
 Counts = Dict[str, List[int]]
 #: Drives the controller, over the qtest protocol
 Guest = Callable[[socket.socket], None]
+
+
+# --- the command line ----------------------------------------------------------
+
+def add_arguments(parser: Parser, interrupts: bool = False) -> None:
+    """Which binaries, --bars and --jobs; with `interrupts`, also --interrupts."""
+    binaries.add_arguments(parser, interrupts)
+    parser.add_argument('--bars', action='store_true',
+                        help='fail if a bar is missed')
+    parser.add_argument('-j', '--jobs', metavar='N', type=int, default=2,
+                        help='how many QEMUs run at a time (default: %(default)s)')
+
+
+def parse(parser: Parser, argv: Optional[Sequence[str]]) -> argparse.Namespace:
+    """What these arguments say."""
+    args = parser.parse(argv)
+    if args.jobs < 1:
+        parser.error('--jobs must be at least 1')
+    return args
+
+
+def prepare(args: argparse.Namespace) -> Tuple[binaries.Binaries, str]:
+    """The binaries, built where they are not given, and a name for folder().
+
+    Raises Error if what they do cannot be counted.
+    """
+    found, missing = binaries.given(args)
+    check_tools()
+    found.update(binaries.build(args.base, missing))
+    for path in found.values():
+        check_binary(path)
+    return found, args.base if missing else 'given'
+
+
+def conclude(args: argparse.Namespace, lines: Sequence[str], met: bool) -> int:
+    """Print a report; the exit status. Raises Error where --bars asks for more."""
+    print('\n'.join(lines), flush=True)
+    if args.bars and not met:
+        die('a bar is missed')
+    return 0
 
 
 # --- the binaries ------------------------------------------------------------

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
-from xhciseries.ui import Error, Parser, die, run_main
+from xhciseries.ui import Error, Parser, run_main
 
 from . import binaries, counting, xhci
 from .counting import DISPATCH, EVENT, MODES, Counts
@@ -147,15 +147,8 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
                     'Takes five minutes after the builds, and needs the package '
                     'valgrind. The\nprofiles stay in the work folder, for '
                     'callgrind_annotate.')
-    binaries.add_arguments(parser)
-    parser.add_argument('--bars', action='store_true',
-                        help='fail if a bar is missed')
-    parser.add_argument('-j', '--jobs', metavar='N', type=int, default=2,
-                        help='how many QEMUs run at a time (default: %(default)s)')
-    args = parser.parse(argv)
-    if args.jobs < 1:
-        parser.error('--jobs must be at least 1')
-    return args
+    counting.add_arguments(parser)
+    return counting.parse(parser, argv)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -165,17 +158,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def _main(argv: Optional[Sequence[str]]) -> int:
     args = parse(argv)
-    found, missing = binaries.given(args)
-    counting.check_tools()
-    found.update(binaries.build(args.base, missing))
-    for path in found.values():
-        counting.check_binary(path)
-    out = counting.folder((args.base if missing else 'given') + '-growth')
-    lines, met = report(measure(found, out, args.jobs))
-    print('\n'.join(lines), flush=True)
-    if args.bars and not met:
-        die('a bar is missed')
-    return 0
+    found, name = counting.prepare(args)
+    lines, met = report(measure(found, counting.folder(f'{name}-growth'), args.jobs))
+    return counting.conclude(args, lines, met)
 
 
 if __name__ == '__main__':
