@@ -96,24 +96,43 @@ static void test_bei_failed(QXHCI *x, const void *arg)
     assert_interrupts(x, t, trb, QXHCI_CC_STALL);
 }
 
+/* Has the keyboard complete the TD of @trb, whose event interrupts */
+static void assert_key_interrupts(QXHCI *x, QXHCIDevice *dev,
+                                  const XHCIIntrTest *t, uint64_t trb,
+                                  bool down)
+{
+    unsigned int ring = xhci_ring_of(t->setup, t->intr);
+
+    xhci_send_key(x, down);
+    xhci_take_event(x, dev, ring, trb);
+    xhci_assert_signalled(x, t->setup, ring);
+    qxhci_drain(x);
+    xhci_assert_quiet(x);
+}
+
+/* The same for a TD in two TRBs with IOC, and @first and @second besides */
+static void assert_halves_interrupt(QXHCI *x, QXHCIDevice *dev,
+                                    const XHCIIntrTest *t, uint32_t first,
+                                    uint32_t second)
+{
+    uint64_t trb = qxhci_submit_intr_in(x, dev, XHCI_KBD_EP,
+                                        XHCI_KBD_REPORT_SIZE / 2, t->intr,
+                                        QXHCI_TRB_CH | first);
+
+    qxhci_submit_intr_in(x, dev, XHCI_KBD_EP, XHCI_KBD_REPORT_SIZE / 2,
+                         t->intr, second);
+    assert_key_interrupts(x, dev, t, trb, true);
+}
+
 /* A TD in two TRBs, only the first with BEI: it ends with an interrupt */
 static void test_bei_first(QXHCI *x, const void *arg)
 {
     const XHCIIntrTest *t = arg;
-    unsigned int ring = xhci_ring_of(t->setup, t->intr);
     QXHCIDevice dev;
     uint64_t trb;
 
     xhci_start_kbd(x, &dev, t->setup);
-    trb = qxhci_submit_intr_in(x, &dev, XHCI_KBD_EP, XHCI_KBD_REPORT_SIZE / 2,
-                               t->intr, QXHCI_TRB_CH | QXHCI_TRB_BEI);
-    qxhci_submit_intr_in(x, &dev, XHCI_KBD_EP, XHCI_KBD_REPORT_SIZE / 2,
-                         t->intr, 0);
-    xhci_send_key(x, true);
-    xhci_take_event(x, &dev, ring, trb);
-    xhci_assert_signalled(x, t->setup, ring);
-    qxhci_drain(x);
-    xhci_assert_quiet(x);
+    assert_halves_interrupt(x, &dev, t, QXHCI_TRB_BEI, 0);
 
     /* The same for a second one that is short, and asks for that to be told */
     trb = qxhci_ring_put(x, &dev.intr_in, (QXHCITrb) {
@@ -128,31 +147,17 @@ static void test_bei_first(QXHCI *x, const void *arg)
         .control = QXHCI_TRB_NORMAL << 10 | QXHCI_TRB_ISP,
     });
     qxhci_doorbell(x, dev.slot, XHCI_KBD_EP);
-    xhci_send_key(x, false);
-    xhci_take_event(x, &dev, ring, trb);
-    xhci_assert_signalled(x, t->setup, ring);
-    qxhci_drain(x);
-    xhci_assert_quiet(x);
+    assert_key_interrupts(x, &dev, t, trb, false);
 }
 
 /* A TD in two TRBs, only the last with BEI: the first one interrupts */
 static void test_bei_last(QXHCI *x, const void *arg)
 {
     const XHCIIntrTest *t = arg;
-    unsigned int ring = xhci_ring_of(t->setup, t->intr);
     QXHCIDevice dev;
-    uint64_t trb;
 
     xhci_start_kbd(x, &dev, t->setup);
-    trb = qxhci_submit_intr_in(x, &dev, XHCI_KBD_EP, XHCI_KBD_REPORT_SIZE / 2,
-                               t->intr, QXHCI_TRB_CH);
-    qxhci_submit_intr_in(x, &dev, XHCI_KBD_EP, XHCI_KBD_REPORT_SIZE / 2,
-                         t->intr, QXHCI_TRB_BEI);
-    xhci_send_key(x, true);
-    xhci_take_event(x, &dev, ring, trb);
-    xhci_assert_signalled(x, t->setup, ring);
-    qxhci_drain(x);
-    xhci_assert_quiet(x);
+    assert_halves_interrupt(x, &dev, t, 0, QXHCI_TRB_BEI);
 }
 
 /*

@@ -241,7 +241,8 @@ static void test_erdp_halves(QXHCI *x, const void *arg)
     xhci_assert_signalled(x, s, 0);
     qxhci_intr_write(x, 0, QXHCI_IMAN, QXHCI_IMAN_IE | QXHCI_IMAN_IP);
 
-    qxhci_intr_write(x, 0, QXHCI_ERDP, (ring + QXHCI_TRB_SIZE) | QXHCI_ERDP_EHB);
+    qxhci_intr_write(x, 0, QXHCI_ERDP,
+                     (ring + QXHCI_TRB_SIZE) | QXHCI_ERDP_EHB);
     xhci_assert_not_signalled(x);
     qxhci_intr_write(x, 0, QXHCI_ERDP + 4, 0);
     xhci_assert_signalled(x, s, 0);

@@ -45,14 +45,6 @@ typedef struct Storage {
     uint64_t buf;
 } Storage;
 
-static uint64_t alloc(QXHCI *x, size_t size)
-{
-    uint64_t addr = guest_alloc(x->alloc, size);
-
-    qtest_memset(x->pdev.bus->qts, addr, 0, size);
-    return addr;
-}
-
 static void fill_ctx(QXHCI *x, Storage *s, unsigned int epid,
                      unsigned int ep_type)
 {
@@ -60,7 +52,7 @@ static void fill_ctx(QXHCI *x, Storage *s, unsigned int epid,
     uint64_t ctx = s->dev.in_ctx + (epid + 1) * x->ctx_size;
     QXHCIRing *ring = &s->ring[epid];
 
-    ring->addr = alloc(x, QXHCI_RING_TRBS * QXHCI_TRB_SIZE);
+    ring->addr = xhci_alloc(x, QXHCI_RING_TRBS * QXHCI_TRB_SIZE);
     ring->cycle = true;
     qtest_writel(qts, ctx + 4, 512 << 16 | ep_type << 3 | 3 << 1);
     qtest_writeq(qts, ctx + 8, ring->addr | 1 /* DCS */);
@@ -81,30 +73,13 @@ static void start(QXHCI *x, Storage *s)
                  BIT(EPID_OUT) | BIT(EPID_OTHER));
     qtest_writel(qts, s->dev.in_ctx + x->ctx_size, EPID_OUT << 27);
     qxhci_command(x, QXHCI_TRB_CONFIG_EP, s->dev.in_ctx, s->dev.slot);
-    s->buf = alloc(x, 1024);
+    s->buf = xhci_alloc(x, 1024);
 }
 
 static uint64_t submit(QXHCI *x, Storage *s, unsigned int epid,
                        unsigned int len)
 {
-    uint64_t trb = qxhci_ring_put(x, &s->ring[epid], (QXHCITrb) {
-        .parameter = s->buf,
-        .status = len,
-        .control = QXHCI_TRB_NORMAL << 10 | QXHCI_TRB_IOC,
-    });
-
-    qxhci_doorbell(x, s->dev.slot, epid);
-    return trb;
-}
-
-static void assert_completion(QXHCI *x, uint64_t trb, unsigned int cc)
-{
-    QXHCITrb ev;
-
-    qxhci_event_wait(x, 0, &ev);
-    g_assert_cmphex(ev.parameter, ==, trb);
-    g_assert_cmpuint(QXHCI_TRB_CC(&ev), ==, cc);
-    qxhci_ack(x, 0);
+    return xhci_submit_bulk(x, &s->dev, &s->ring[epid], epid, s->buf, len);
 }
 
 static void command(QXHCI *x, Storage *s, const uint8_t *cdb, uint32_t len)
@@ -116,13 +91,14 @@ static void command(QXHCI *x, Storage *s, const uint8_t *cdb, uint32_t len)
     cbw[14] = 10;
     memcpy(cbw + 15, cdb, 10);
     qtest_memwrite(x->pdev.bus->qts, s->buf, cbw, sizeof(cbw));
-    assert_completion(x, submit(x, s, EPID_OUT, sizeof(cbw)),
-                      QXHCI_CC_SUCCESS);
+    xhci_assert_completion(x, submit(x, s, EPID_OUT, sizeof(cbw)),
+                           QXHCI_CC_SUCCESS);
 }
 
 static void status(QXHCI *x, Storage *s)
 {
-    assert_completion(x, submit(x, s, EPID_IN, CSW_SIZE), QXHCI_CC_SUCCESS);
+    xhci_assert_completion(x, submit(x, s, EPID_IN, CSW_SIZE),
+                           QXHCI_CC_SUCCESS);
 }
 
 /* A reset instead of the status of a command with a residue, BOT 3.1 */
@@ -133,7 +109,7 @@ static void test_reset(QXHCI *x, const void *arg)
 
     start(x, &s);
     command(x, &s, inquiry, 512);
-    assert_completion(x, submit(x, &s, EPID_IN, 512), QXHCI_CC_SUCCESS);
+    xhci_assert_completion(x, submit(x, &s, EPID_IN, 512), QXHCI_CC_SUCCESS);
 
     /* Bulk-Only Mass Storage Reset */
     qxhci_ring_put(x, &s.dev.ep0, (QXHCITrb) {
@@ -145,7 +121,7 @@ static void test_reset(QXHCI *x, const void *arg)
         .control = QXHCI_TRB_STATUS << 10 | QXHCI_TRB_IOC | BIT(16) /* IN */,
     });
     qxhci_doorbell(x, s.dev.slot, QXHCI_EP0);
-    assert_completion(x, trb, QXHCI_CC_SUCCESS);
+    xhci_assert_completion(x, trb, QXHCI_CC_SUCCESS);
 
     command(x, &s, test_unit_ready, 0);
     status(x, &s);
@@ -155,7 +131,6 @@ static void test_reset(QXHCI *x, const void *arg)
 /* While a packet waits for data, one comes by another endpoint */
 static void test_second_packet(QXHCI *x, const void *arg)
 {
-    QXHCITrb ev;
     Storage s;
 
     start(x, &s);
@@ -165,18 +140,9 @@ static void test_second_packet(QXHCI *x, const void *arg)
 
     command(x, &s, read_block, 512);
     submit(x, &s, EPID_IN, 512);
-    assert_completion(x, submit(x, &s, EPID_OTHER, 512), QXHCI_CC_STALL);
+    xhci_assert_completion(x, submit(x, &s, EPID_OTHER, 512), QXHCI_CC_STALL);
 
-    qxhci_ring_put(x, &x->cmd, (QXHCITrb) {
-        .control = QXHCI_TRB_STOP_EP << 10 | EPID_IN << 16 | s.dev.slot << 24,
-    });
-    qxhci_doorbell(x, 0, 0);
-    /* The transfer has been stopped, unless it was too fast */
-    qxhci_event_wait(x, 0, &ev);
-    g_assert_cmpuint(QXHCI_TRB_TYPE(&ev), ==, QXHCI_TRB_EV_TRANSFER);
-    qxhci_event_wait(x, 0, &ev);
-    g_assert_cmpuint(QXHCI_TRB_TYPE(&ev), ==, QXHCI_TRB_EV_COMMAND);
-    qxhci_ack(x, 0);
+    xhci_stop_transfer(x, &s.dev, EPID_IN);
     xhci_assert_delivery(x, &s.dev, &xhci_pin_mode, 0);
 }
 

@@ -27,6 +27,15 @@
 #define PIPE_STATUS         QXHCI_EP_IN(2)
 #define PIPE_DATA_IN        QXHCI_EP_IN(3)
 
+/* Room for a Command IU, and for a Sense or Response IU */
+#define IU_SIZE             32
+#define STATUS_IU_SIZE      128
+
+/* SCSI commands */
+#define TEST_UNIT_READY     0x00
+#define READ_10             0x28
+#define WRITE_10            0x2a
+
 /* Stream IDs 1 to 3 can be used, 4.12.2 */
 #define MAX_PSTREAMS        1
 #define STREAM              1
@@ -36,14 +45,6 @@ typedef struct UASPipe {
     unsigned int stream;
     QXHCIRing ring;
 } UASPipe;
-
-static uint64_t alloc(QXHCI *x, size_t size)
-{
-    uint64_t addr = guest_alloc(x->alloc, size);
-
-    qtest_memset(x->pdev.bus->qts, addr, 0, size);
-    return addr;
-}
 
 /*
  * Fills the context of @pipe in the input context of @dev, with streams if it
@@ -56,11 +57,11 @@ static void fill_ctx(QXHCI *x, QXHCIDevice *dev, UASPipe *pipe,
     uint64_t ctx = dev->in_ctx + (pipe->epid + 1) * x->ctx_size;
     uint64_t dequeue;
 
-    pipe->ring.addr = alloc(x, QXHCI_RING_TRBS * QXHCI_TRB_SIZE);
+    pipe->ring.addr = xhci_alloc(x, QXHCI_RING_TRBS * QXHCI_TRB_SIZE);
     pipe->ring.cycle = true;
     dequeue = pipe->ring.addr | 1 /* DCS */;
     if (pipe->stream) {
-        uint64_t streams = alloc(x, (2 << max_pstreams) * 16);
+        uint64_t streams = xhci_alloc(x, (2 << max_pstreams) * 16);
 
         qtest_writeq(qts, streams + pipe->stream * 16,
                      dequeue | 1 << 1 /* SCT: primary, transfer ring */);
@@ -94,24 +95,8 @@ static void configure(QXHCI *x, QXHCIDevice *dev, UASPipe *pipe,
 static uint64_t submit(QXHCI *x, QXHCIDevice *dev, UASPipe *pipe, uint64_t buf,
                        unsigned int len)
 {
-    uint64_t trb = qxhci_ring_put(x, &pipe->ring, (QXHCITrb) {
-        .parameter = buf,
-        .status = len,
-        .control = QXHCI_TRB_NORMAL << 10 | QXHCI_TRB_IOC,
-    });
-
-    qxhci_doorbell(x, dev->slot, pipe->epid | pipe->stream << 16);
-    return trb;
-}
-
-static void assert_completion(QXHCI *x, uint64_t trb, unsigned int cc)
-{
-    QXHCITrb ev;
-
-    qxhci_event_wait(x, 0, &ev);
-    g_assert_cmphex(ev.parameter, ==, trb);
-    g_assert_cmpuint(QXHCI_TRB_CC(&ev), ==, cc);
-    qxhci_ack(x, 0);
+    return xhci_submit_bulk(x, dev, &pipe->ring,
+                            pipe->epid | pipe->stream << 16, buf, len);
 }
 
 /* The status of a command is larger than the buffer for it */
@@ -120,7 +105,7 @@ static void test_short_status(QXHCI *x, const void *arg)
     UASPipe command = { .epid = PIPE_COMMAND };
     UASPipe status = { .epid = PIPE_STATUS };
     /* A Command IU for a logical unit that is not there */
-    uint8_t iu[32] = { 0x01, 0, 0, 1, };
+    uint8_t iu[IU_SIZE] = { 0x01, 0, 0, 1, };
     uint64_t buf, trb;
     QXHCIDevice dev;
     QXHCITrb ev;
@@ -130,11 +115,11 @@ static void test_short_status(QXHCI *x, const void *arg)
     configure(x, &dev, &command, EP_TYPE_BULK_OUT);
     configure(x, &dev, &status, EP_TYPE_BULK_IN);
 
-    buf = alloc(x, sizeof(iu));
+    buf = xhci_alloc(x, sizeof(iu));
     qtest_memwrite(x->pdev.bus->qts, buf, iu, sizeof(iu));
-    trb = submit(x, &dev, &status, alloc(x, 64), 4);
-    assert_completion(x, submit(x, &dev, &command, buf, sizeof(iu)),
-                      QXHCI_CC_SUCCESS);
+    trb = submit(x, &dev, &status, xhci_alloc(x, 64), 4);
+    xhci_assert_completion(x, submit(x, &dev, &command, buf, sizeof(iu)),
+                           QXHCI_CC_SUCCESS);
     /* Babble, or as much of the status as there is room for */
     qxhci_event_wait(x, 0, &ev);
     g_assert_cmphex(ev.parameter, ==, trb);
@@ -148,7 +133,7 @@ static void test_tag(QXHCI *x, const void *arg)
     const uint8_t *iu_id = arg;
     UASPipe command = { .epid = PIPE_COMMAND };
     UASPipe status = { .epid = PIPE_STATUS, .stream = STREAM };
-    uint8_t iu[32] = { *iu_id, 0, 0xff, 0xff, };
+    uint8_t iu[IU_SIZE] = { *iu_id, 0, 0xff, 0xff, };
     uint64_t buf;
     QXHCIDevice dev;
 
@@ -157,10 +142,10 @@ static void test_tag(QXHCI *x, const void *arg)
     configure(x, &dev, &status, EP_TYPE_BULK_IN);
     configure(x, &dev, &command, EP_TYPE_BULK_OUT);
 
-    buf = alloc(x, sizeof(iu));
+    buf = xhci_alloc(x, sizeof(iu));
     qtest_memwrite(x->pdev.bus->qts, buf, iu, sizeof(iu));
-    assert_completion(x, submit(x, &dev, &command, buf, sizeof(iu)),
-                      QXHCI_CC_SUCCESS);
+    xhci_assert_completion(x, submit(x, &dev, &command, buf, sizeof(iu)),
+                           QXHCI_CC_SUCCESS);
     xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
 }
 
@@ -231,60 +216,78 @@ static void test_busy_stream(QXHCI *x, const void *arg)
     qxhci_set_configuration(x, &dev);
     configure(x, &dev, &pipe, EP_TYPE_BULK_IN);
 
-    submit(x, &dev, &pipe, alloc(x, 64), 64);
-    assert_completion(x, submit(x, &dev, &pipe, alloc(x, 64), 64),
-                      QXHCI_CC_STALL);
+    submit(x, &dev, &pipe, xhci_alloc(x, 64), 64);
+    xhci_assert_completion(x, submit(x, &dev, &pipe, xhci_alloc(x, 64), 64),
+                           QXHCI_CC_STALL);
     xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
+}
+
+typedef struct UASDisk {
+    QXHCIDevice dev;
+    UASPipe command, status, data_in;
+    uint64_t iu, status_iu;
+} UASDisk;
+
+/* Sends a Command IU for one block; returns its TRB */
+static uint64_t send_command(QXHCI *x, UASDisk *d, uint8_t opcode,
+                             uint16_t tag)
+{
+    uint8_t iu[IU_SIZE] = { 0x01, [16] = opcode, [24] = 1 };
+
+    stw_be_p(iu + 2, tag);
+    qtest_memwrite(x->pdev.bus->qts, d->iu, iu, sizeof(iu));
+    return submit(x, &d->dev, &d->command, d->iu, sizeof(iu));
+}
+
+/* Brings up a disk, which has told of its reset then */
+static void start_disk(QXHCI *x, UASDisk *d, unsigned int stream)
+{
+    *d = (UASDisk) {
+        .command.epid = PIPE_COMMAND,
+        .status = { .epid = PIPE_STATUS, .stream = stream },
+        .data_in = { .epid = PIPE_DATA_IN, .stream = stream },
+    };
+    xhci_start(x, &d->dev, &xhci_pin_mode);
+    qxhci_set_configuration(x, &d->dev);
+    configure(x, &d->dev, &d->command, EP_TYPE_BULK_OUT);
+    fill_ctx(x, &d->dev, &d->status, EP_TYPE_BULK_IN, MAX_PSTREAMS);
+    fill_ctx(x, &d->dev, &d->data_in, EP_TYPE_BULK_IN, MAX_PSTREAMS);
+    g_assert_cmpuint(enable(x, &d->dev, BIT(PIPE_STATUS) | BIT(PIPE_DATA_IN)),
+                     ==, QXHCI_CC_SUCCESS);
+
+    d->iu = xhci_alloc(x, IU_SIZE);
+    d->status_iu = xhci_alloc(x, STATUS_IU_SIZE);
+    xhci_assert_completion(x, send_command(x, d, TEST_UNIT_READY, 1),
+                           QXHCI_CC_SUCCESS);
+    xhci_assert_completion(x, submit(x, &d->dev, &d->status, d->status_iu,
+                                     STATUS_IU_SIZE), QXHCI_CC_SHORT_PACKET);
 }
 
 /* The device is reset while a transfer waits for the data of a command */
 static void test_reset_data(QXHCI *x, const void *arg)
 {
-    QTestState *qts = x->pdev.bus->qts;
-    UASPipe command = { .epid = PIPE_COMMAND };
-    UASPipe status = { .epid = PIPE_STATUS, .stream = STREAM };
-    UASPipe data_in = { .epid = PIPE_DATA_IN, .stream = STREAM };
-    /* A Command IU: TEST UNIT READY, which only tells of a reset */
-    uint8_t iu[32] = { 0x01, 0, 0, STREAM, };
-    uint64_t buf, trb;
-    QXHCIDevice dev;
+    UASDisk d;
+    uint64_t trb;
     QXHCITrb ev;
 
     if (!has_streams(x)) {
         return;
     }
-    xhci_start(x, &dev, &xhci_pin_mode);
-    qxhci_set_configuration(x, &dev);
-    configure(x, &dev, &command, EP_TYPE_BULK_OUT);
-    fill_ctx(x, &dev, &status, EP_TYPE_BULK_IN, MAX_PSTREAMS);
-    fill_ctx(x, &dev, &data_in, EP_TYPE_BULK_IN, MAX_PSTREAMS);
-    g_assert_cmpuint(enable(x, &dev, BIT(status.epid) | BIT(data_in.epid)), ==,
-                     QXHCI_CC_SUCCESS);
+    start_disk(x, &d, STREAM);
+    trb = submit(x, &d.dev, &d.data_in, xhci_alloc(x, 512), 512);
+    xhci_assert_completion(x, send_command(x, &d, READ_10, STREAM),
+                           QXHCI_CC_SUCCESS);
 
-    buf = alloc(x, sizeof(iu));
-    qtest_memwrite(qts, buf, iu, sizeof(iu));
-    trb = submit(x, &dev, &command, buf, sizeof(iu));
-    assert_completion(x, trb, QXHCI_CC_SUCCESS);
-    trb = submit(x, &dev, &status, alloc(x, 128), 128);
-    assert_completion(x, trb, QXHCI_CC_SHORT_PACKET);
-
-    iu[16] = 0x28; /* READ(10), of one block */
-    iu[24] = 1;
-    qtest_memwrite(qts, buf, iu, sizeof(iu));
-    trb = submit(x, &dev, &data_in, alloc(x, 512), 512);
-    assert_completion(x, submit(x, &dev, &command, buf, sizeof(iu)),
-                      QXHCI_CC_SUCCESS);
-
-    qxhci_oper_write(x, QXHCI_PORTSC(dev.port),
+    qxhci_oper_write(x, QXHCI_PORTSC(d.dev.port),
                      QXHCI_PORTSC_PP | QXHCI_PORTSC_PR);
     do {
         qxhci_event_wait(x, 0, &ev);
     } while (QXHCI_TRB_TYPE(&ev) == QXHCI_TRB_EV_PORT);
     g_assert_cmphex(ev.parameter, ==, trb);
     qxhci_ack(x, 0);
-    qxhci_command(x, QXHCI_TRB_FOR_EP(QXHCI_TRB_STOP_EP, data_in.epid), 0,
-                  dev.slot);
-    xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
+    qxhci_command(x, QXHCI_TRB_FOR_EP(QXHCI_TRB_STOP_EP, PIPE_DATA_IN), 0,
+                  d.dev.slot);
+    xhci_assert_delivery(x, &d.dev, &xhci_pin_mode, 0);
 }
 
 /* Streams of a device that does not use them, as it is at high speed */
@@ -292,7 +295,6 @@ static void test_stop_stream(QXHCI *x, const void *arg)
 {
     UASPipe status = { .epid = PIPE_STATUS, .stream = STREAM };
     QXHCIDevice dev;
-    QXHCITrb ev;
 
     if (!has_streams(x)) {
         return;
@@ -301,17 +303,8 @@ static void test_stop_stream(QXHCI *x, const void *arg)
     qxhci_set_configuration(x, &dev);
     configure(x, &dev, &status, EP_TYPE_BULK_IN);
 
-    submit(x, &dev, &status, alloc(x, 64), 64);
-    qxhci_ring_put(x, &x->cmd, (QXHCITrb) {
-        .control = QXHCI_TRB_STOP_EP << 10 | status.epid << 16 |
-                   dev.slot << 24,
-    });
-    qxhci_doorbell(x, 0, 0);
-    qxhci_event_wait(x, 0, &ev);
-    g_assert_cmpuint(QXHCI_TRB_TYPE(&ev), ==, QXHCI_TRB_EV_TRANSFER);
-    qxhci_event_wait(x, 0, &ev);
-    g_assert_cmpuint(QXHCI_TRB_TYPE(&ev), ==, QXHCI_TRB_EV_COMMAND);
-    qxhci_ack(x, 0);
+    submit(x, &dev, &status, xhci_alloc(x, 64), 64);
+    xhci_stop_transfer(x, &dev, status.epid);
     xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
 }
 
@@ -319,7 +312,7 @@ static void test_stop_stream(QXHCI *x, const void *arg)
 static void test_command_in(QXHCI *x, const void *arg)
 {
     UASPipe pipe = { .epid = QXHCI_EP_IN(1) };
-    uint64_t buf = alloc(x, 64);
+    uint64_t buf = xhci_alloc(x, 64);
     uint8_t data[64];
     QXHCIDevice dev;
 
@@ -328,8 +321,8 @@ static void test_command_in(QXHCI *x, const void *arg)
     configure(x, &dev, &pipe, EP_TYPE_BULK_IN);
 
     qtest_memset(x->pdev.bus->qts, buf, 0xa5, sizeof(data));
-    assert_completion(x, submit(x, &dev, &pipe, buf, sizeof(data)),
-                      QXHCI_CC_STALL);
+    xhci_assert_completion(x, submit(x, &dev, &pipe, buf, sizeof(data)),
+                           QXHCI_CC_STALL);
     qtest_memread(x->pdev.bus->qts, buf, data, sizeof(data));
     for (int i = 0; i < sizeof(data); i++) {
         g_assert_cmphex(data[i], ==, 0xa5);
@@ -349,54 +342,31 @@ static void test_status_out(QXHCI *x, const void *arg)
     configure(x, &dev, &status, EP_TYPE_BULK_IN);
     configure(x, &dev, &pipe, EP_TYPE_BULK_OUT);
 
-    submit(x, &dev, &status, alloc(x, 64), 64);
-    assert_completion(x, submit(x, &dev, &pipe, alloc(x, 64), 64),
-                      QXHCI_CC_STALL);
+    submit(x, &dev, &status, xhci_alloc(x, 64), 64);
+    xhci_assert_completion(x, submit(x, &dev, &pipe, xhci_alloc(x, 64), 64),
+                           QXHCI_CC_STALL);
     xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
 }
 
 /* The host reads for the tag of a command that writes */
 static void test_read_of_write(QXHCI *x, const void *arg)
 {
-    QTestState *qts = x->pdev.bus->qts;
-    UASPipe command = { .epid = PIPE_COMMAND };
-    UASPipe status = { .epid = PIPE_STATUS, .stream = STREAM };
-    UASPipe data_in = { .epid = PIPE_DATA_IN, .stream = STREAM };
-    uint8_t iu[32] = { 0x01, 0, 0, STREAM, };
-    uint64_t buf, trb;
-    QXHCIDevice dev;
+    UASDisk d;
+    uint64_t trb;
     QXHCITrb ev;
 
     if (!has_streams(x)) {
         return;
     }
-    xhci_start(x, &dev, &xhci_pin_mode);
-    qxhci_set_configuration(x, &dev);
-    configure(x, &dev, &command, EP_TYPE_BULK_OUT);
-    fill_ctx(x, &dev, &status, EP_TYPE_BULK_IN, MAX_PSTREAMS);
-    fill_ctx(x, &dev, &data_in, EP_TYPE_BULK_IN, MAX_PSTREAMS);
-    g_assert_cmpuint(enable(x, &dev, BIT(status.epid) | BIT(data_in.epid)), ==,
-                     QXHCI_CC_SUCCESS);
-
-    /* TEST UNIT READY, which only tells of a reset */
-    buf = alloc(x, sizeof(iu));
-    qtest_memwrite(qts, buf, iu, sizeof(iu));
-    assert_completion(x, submit(x, &dev, &command, buf, sizeof(iu)),
-                      QXHCI_CC_SUCCESS);
-    trb = submit(x, &dev, &status, alloc(x, 128), 128);
-    assert_completion(x, trb, QXHCI_CC_SHORT_PACKET);
-
-    iu[16] = 0x2a; /* WRITE(10), of one block */
-    iu[24] = 1;
-    qtest_memwrite(qts, buf, iu, sizeof(iu));
-    trb = submit(x, &dev, &data_in, alloc(x, 512), 512);
-    submit(x, &dev, &command, buf, sizeof(iu));
+    start_disk(x, &d, STREAM);
+    trb = submit(x, &d.dev, &d.data_in, xhci_alloc(x, 512), 512);
+    send_command(x, &d, WRITE_10, STREAM);
     do {
         qxhci_event_wait(x, 0, &ev);
     } while (ev.parameter != trb);
     g_assert_cmpuint(QXHCI_TRB_CC(&ev), ==, QXHCI_CC_STALL);
     qxhci_drain(x);
-    xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
+    xhci_assert_delivery(x, &d.dev, &xhci_pin_mode, 0);
 }
 
 /* Nobody reads what becomes of the commands */
@@ -404,7 +374,7 @@ static void test_unread_status(QXHCI *x, const void *arg)
 {
     UASPipe command = { .epid = PIPE_COMMAND };
     /* A Command IU for a logical unit that is not there */
-    uint8_t iu[32] = { 0x01, 0, 0, 1, };
+    uint8_t iu[IU_SIZE] = { 0x01, 0, 0, 1, };
     QXHCITrb ev;
     uint64_t buf;
     QXHCIDevice dev;
@@ -413,7 +383,7 @@ static void test_unread_status(QXHCI *x, const void *arg)
     qxhci_set_configuration(x, &dev);
     configure(x, &dev, &command, EP_TYPE_BULK_OUT);
 
-    buf = alloc(x, sizeof(iu));
+    buf = xhci_alloc(x, sizeof(iu));
     qtest_memwrite(x->pdev.bus->qts, buf, iu, sizeof(iu));
     for (int i = 0; i < 2000; i++) {
         submit(x, &dev, &command, buf, sizeof(iu));
@@ -430,46 +400,24 @@ static void test_unread_status(QXHCI *x, const void *arg)
 /* Nor does anybody take what the commands read */
 static void test_untaken_data(QXHCI *x, const void *arg)
 {
-    QTestState *qts = x->pdev.bus->qts;
-    UASPipe command = { .epid = PIPE_COMMAND };
-    UASPipe status = { .epid = PIPE_STATUS };
-    /* A Command IU: TEST UNIT READY, which only tells of a reset */
-    uint8_t iu[32] = { 0x01, 0, 0, 1, };
     uint8_t sense[8];
-    uint64_t buf, sense_buf;
-    QXHCIDevice dev;
+    UASDisk d;
     QXHCITrb ev;
 
-    xhci_start(x, &dev, &xhci_pin_mode);
-    qxhci_set_configuration(x, &dev);
-    configure(x, &dev, &command, EP_TYPE_BULK_OUT);
-    configure(x, &dev, &status, EP_TYPE_BULK_IN);
-
-    buf = alloc(x, sizeof(iu));
-    sense_buf = alloc(x, 128);
-    qtest_memwrite(qts, buf, iu, sizeof(iu));
-    assert_completion(x, submit(x, &dev, &command, buf, sizeof(iu)),
-                      QXHCI_CC_SUCCESS);
-    assert_completion(x, submit(x, &dev, &status, sense_buf, 128),
-                      QXHCI_CC_SHORT_PACKET);
-
-    iu[16] = 0x28; /* READ(10), of one block */
-    iu[24] = 1;
+    start_disk(x, &d, 0);
     for (int tag = 1; tag <= 300; tag++) {
-        stw_be_p(iu + 2, tag);
-        qtest_memwrite(qts, buf, iu, sizeof(iu));
-        assert_completion(x, submit(x, &dev, &command, buf, sizeof(iu)),
-                          QXHCI_CC_SUCCESS);
+        xhci_assert_completion(x, send_command(x, &d, READ_10, tag),
+                               QXHCI_CC_SUCCESS);
     }
     /* One is ready for its data, and another was one too many */
     for (int i = 0; i < 2; i++) {
-        submit(x, &dev, &status, sense_buf, 128);
+        submit(x, &d.dev, &d.status, d.status_iu, STATUS_IU_SIZE);
         qxhci_event_wait(x, 0, &ev);
         qxhci_ack(x, 0);
-        qtest_memread(qts, sense_buf, sense, sizeof(sense));
+        qtest_memread(x->pdev.bus->qts, d.status_iu, sense, sizeof(sense));
         if (sense[0] == 0x03 /* Sense IU */) {
             g_assert_cmphex(sense[6], ==, 0x28 /* TASK SET FULL */);
-            xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
+            xhci_assert_delivery(x, &d.dev, &xhci_pin_mode, 0);
             return;
         }
     }

@@ -136,6 +136,16 @@ void xhci_add_bus_test(const char *name, const char *cmd_line,
     }
 }
 
+/* Guest memory */
+
+uint64_t xhci_alloc(QXHCI *x, size_t size)
+{
+    uint64_t addr = guest_alloc(x->alloc, size);
+
+    qtest_memset(x->pdev.bus->qts, addr, 0, size);
+    return addr;
+}
+
 /* Bringing up the controller */
 
 void xhci_start(QXHCI *x, QXHCIDevice *dev, const XHCISetup *s)
@@ -197,6 +207,44 @@ uint64_t xhci_leave_pending(QXHCI *x, QXHCIDevice *dev, const XHCISetup *s)
     qxhci_step(x, 20);
     xhci_assert_signalled(x, s, xhci_ring_of(s, 1));
     return trb;
+}
+
+uint64_t xhci_submit_bulk(QXHCI *x, QXHCIDevice *dev, QXHCIRing *ring,
+                          uint32_t target, uint64_t buf, unsigned int len)
+{
+    uint64_t trb = qxhci_ring_put(x, ring, (QXHCITrb) {
+        .parameter = buf,
+        .status = len,
+        .control = QXHCI_TRB_NORMAL << 10 | QXHCI_TRB_IOC,
+    });
+
+    qxhci_doorbell(x, dev->slot, target);
+    return trb;
+}
+
+void xhci_assert_completion(QXHCI *x, uint64_t trb, unsigned int cc)
+{
+    QXHCITrb ev;
+
+    qxhci_event_wait(x, 0, &ev);
+    g_assert_cmphex(ev.parameter, ==, trb);
+    g_assert_cmpuint(QXHCI_TRB_CC(&ev), ==, cc);
+    qxhci_ack(x, 0);
+}
+
+void xhci_stop_transfer(QXHCI *x, QXHCIDevice *dev, unsigned int epid)
+{
+    QXHCITrb ev;
+
+    qxhci_ring_put(x, &x->cmd, (QXHCITrb) {
+        .control = QXHCI_TRB_STOP_EP << 10 | epid << 16 | dev->slot << 24,
+    });
+    qxhci_doorbell(x, 0, 0);
+    qxhci_event_wait(x, 0, &ev);
+    g_assert_cmpuint(QXHCI_TRB_TYPE(&ev), ==, QXHCI_TRB_EV_TRANSFER);
+    qxhci_event_wait(x, 0, &ev);
+    g_assert_cmpuint(QXHCI_TRB_TYPE(&ev), ==, QXHCI_TRB_EV_COMMAND);
+    qxhci_ack(x, 0);
 }
 
 void xhci_send_key(QXHCI *x, bool down)

@@ -84,6 +84,11 @@ void xhci_add_intr_tests(const char *prefix, XHCITestFunc func);
 void xhci_add_bus_test(const char *name, const char *cmd_line,
                        XHCIBusTestFunc func, const void *arg);
 
+/* Guest memory */
+
+/** xhci_alloc(): allocate guest memory, and clear it */
+uint64_t xhci_alloc(QXHCI *x, size_t size);
+
 /* Bringing up the controller */
 
 /** xhci_start(): bring up @x in the mode of @s, with its USB device */
@@ -119,6 +124,28 @@ void xhci_take_event(QXHCI *x, QXHCIDevice *dev, unsigned int ring,
  * signalled but not served; returns its TRB
  */
 uint64_t xhci_leave_pending(QXHCI *x, QXHCIDevice *dev, const XHCISetup *s);
+
+/**
+ * xhci_submit_bulk(): queue a transfer of @len bytes at @buf
+ * @target: what the doorbell of the endpoint gets, 5.6
+ *
+ * Does not wait.  Returns the TRB pointer that the event will have.
+ */
+uint64_t xhci_submit_bulk(QXHCI *x, QXHCIDevice *dev, QXHCIRing *ring,
+                          uint32_t target, uint64_t buf, unsigned int len);
+
+/**
+ * xhci_assert_completion(): the next event on ring 0 is the Transfer Event for
+ * the TRB at @trb, with completion code @cc; tell that it was served
+ */
+void xhci_assert_completion(QXHCI *x, uint64_t trb, unsigned int cc);
+
+/**
+ * xhci_stop_transfer(): stop the endpoint @epid, which has a transfer under way
+ *
+ * Takes the event of the transfer, which may have been completed, too.
+ */
+void xhci_stop_transfer(QXHCI *x, QXHCIDevice *dev, unsigned int epid);
 
 /** xhci_send_key(): press or release a key of the keyboard */
 void xhci_send_key(QXHCI *x, bool down);
