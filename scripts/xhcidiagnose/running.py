@@ -7,14 +7,15 @@ of the xHCI specification, revision 1.2.
 """
 
 import collections
-import json
 import re
 import socket
 import time
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from xhciseries.ui import Error, die
+
+from xhcitest.qmp import Dead, Gone, Message, Qmp
 
 from .verdict import AFFECTED, FINE, UNKNOWN, Report
 
@@ -35,66 +36,50 @@ PCI_CAPABILITIES, CAP_MSI, CAP_MSIX = 0x34, 0x05, 0x11
 MSI_ENABLE, MSIX_ENABLE = 1 << 16, 1 << 31
 
 
-class Monitor:
-    """A client of the QMP socket."""
+class Monitor(Qmp):
+    """A client of the QMP socket at an address, with what messages it needs."""
 
     def __init__(self, address: str) -> None:
         host, colon, port = address.rpartition(':')
         try:
             if colon and port.isdigit() and '/' not in address:
-                self.sock = socket.create_connection((host or 'localhost', int(port)), TIMEOUT)
+                sock = socket.create_connection((host or 'localhost', int(port)), TIMEOUT)
             else:
-                self.sock = socket.socket(socket.AF_UNIX)
-                self.sock.settimeout(TIMEOUT)
-                self.sock.connect(address)
+                sock = socket.socket(socket.AF_UNIX)
+                sock.settimeout(TIMEOUT)
+                sock.connect(address)
         except OSError as error:
             die(f'cannot connect to {address}: {error.strerror or error} (start QEMU with '
                 '-qmp unix:PATH,server=on,wait=off)')
-        self.rest = b''
-        greeting = self._message()
+        super().__init__(sock, TIMEOUT)
+        greeting = self.message(lambda m: True, TIMEOUT, 'greeting')
         if 'QMP' not in greeting:
             die(f'{address} is no QMP socket')
         version = greeting['QMP']['version']
         numbers = version['qemu']
         self.version = f"{numbers['major']}.{numbers['minor']}.{numbers['micro']}"
         self.package = version.get('package', '')
-        self.ask('qmp_capabilities')
+        self.execute('qmp_capabilities')
 
     def close(self) -> None:
         """Leave the socket to others."""
         self.sock.close()
 
-    def _message(self) -> Dict[str, Any]:
+    def message(self, enough: Callable[[Message], bool], timeout: float, what: str) -> Message:
+        """The next one that is enough; seconds until that is too late."""
         try:
-            while b'\n' not in self.rest:
-                data = self.sock.recv(65536)
-                if not data:
-                    die('QEMU has closed the QMP socket')
-                self.rest += data
-        except TimeoutError:
+            return super().message(enough, timeout, what)
+        except Gone:
+            die('QEMU has closed the QMP socket')
+        except Dead:
             die(f'QEMU does not answer in {TIMEOUT} s: if something else, such as libvirt, uses '
                 'this socket, give QEMU another one (-qmp once more)')
-        line, _, self.rest = self.rest.partition(b'\n')
-        try:
-            message: Dict[str, Any] = json.loads(line)
         except ValueError:
             die('this is no QMP socket: its answer is no JSON')
-        return message
-
-    def ask(self, command: str, **arguments: Any) -> Any:
-        """The answer to a command."""
-        text = json.dumps({'execute': command, 'arguments': arguments})
-        self.sock.sendall(text.encode() + b'\n')
-        while True:
-            message = self._message()
-            if 'error' in message:
-                raise Error(f"QMP {command}: {message['error']['desc']}")
-            if 'return' in message:
-                return message['return']
 
     def hmp(self, command: str) -> str:
         """What the human monitor prints."""
-        return str(self.ask('human-monitor-command', **{'command-line': command}))
+        return str(self.execute('human-monitor-command', **{'command-line': command}))
 
     def words(self, address: int, count: int) -> List[int]:
         """32-bit words of the guest's physical memory; fewer if there are none."""
@@ -138,7 +123,7 @@ def diagnose(report: Report, address: str) -> None:
         ecam = _ecam(monitor) if found else None
         for controller in found:
             _look(monitor, controller, ecam)
-        state = monitor.ask('query-status')['status']
+        state = monitor.execute('query-status')['status']
     finally:
         monitor.close()
     report.fact('QEMU', f'{monitor.version} {monitor.package}'.strip() + f', VM is {state}')
@@ -158,7 +143,7 @@ def diagnose(report: Report, address: str) -> None:
 
 def _controllers(monitor: Monitor) -> Iterator[Controller]:
     objects = list(_objects(monitor))
-    for device in _pci_devices(monitor.ask('query-pci')):
+    for device in _pci_devices(monitor.execute('query-pci')):
         kind = TYPES.get((device['id']['vendor'], device['id']['device']))
         if not kind:
             continue
@@ -187,7 +172,7 @@ def _objects(monitor: Monitor) -> Iterator[Tuple[str, str]]:
     """(type, path) of the controllers in the object tree."""
     for parent in ('/machine/peripheral', '/machine/peripheral-anon', '/machine/unattached'):
         try:
-            children = monitor.ask('qom-list', path=parent)
+            children = monitor.execute('qom-list', path=parent)
         except Error:
             continue
         for child in children:
@@ -197,14 +182,14 @@ def _objects(monitor: Monitor) -> Iterator[Tuple[str, str]]:
 
 
 def _properties(monitor: Monitor, path: str) -> Dict[str, Any]:
-    names = {p['name'] for p in monitor.ask('qom-list', path=path)}
-    return {name: monitor.ask('qom-get', path=path, property=name)
+    names = {p['name'] for p in monitor.execute('qom-list', path=path)}
+    return {name: monitor.execute('qom-get', path=path, property=name)
             for name in PROPERTIES if name in names}
 
 
 def _trace_events(monitor: Monitor) -> Optional[List[str]]:
     try:
-        events = monitor.ask('trace-event-get-state', name='usb_xhci_*')
+        events = monitor.execute('trace-event-get-state', name='usb_xhci_*')
     except Error:
         return None
     return [event['name'] for event in events] or None

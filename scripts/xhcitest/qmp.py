@@ -92,10 +92,15 @@ class Lines:
 
 
 class Qmp(Lines):
-    """A QMP monitor; `events` has those that came so far."""
+    """A QMP monitor; `events` has those that came so far.
 
-    def __init__(self, sock: socket.socket) -> None:
+    Args:
+        timeout: seconds for an answer
+    """
+
+    def __init__(self, sock: socket.socket, timeout: float = TIMEOUT) -> None:
         super().__init__(sock, "QMP")
+        self.timeout = timeout
         self.events: List[Message] = []
 
     def send(self, command: str, **arguments: Any) -> None:
@@ -117,13 +122,13 @@ class Qmp(Lines):
 
     def greet(self) -> None:
         """Begin; before that QEMU takes no other command."""
-        self.message(lambda m: "QMP" in m, TIMEOUT, "greeting")
+        self.message(lambda m: "QMP" in m, self.timeout, "greeting")
         self.execute("qmp_capabilities")
 
     def execute(self, command: str, **arguments: Any) -> Any:
         """What a command returns. Raises Failure with its error."""
         self.send(command, **arguments)
-        reply = self.message(lambda m: "return" in m or "error" in m, TIMEOUT,
+        reply = self.message(lambda m: "return" in m or "error" in m, self.timeout,
                              f"answer to {command}")
         if "error" in reply:
             raise Failure(f"QMP {command}: {reply['error']['desc']}")
