@@ -11,11 +11,12 @@ from . import cover, layout, releases
 from .bases import Base, find, load
 from .disttry import try_all
 from .git import Repo, need_git
-from .packagers import PACKAGERS, Sources, for_release, put_text, write_base
-from .paths import TOP
+from .packagers import PACKAGERS, Packager, Sources, for_release, put_text, write_base
+from .paths import TOP, WORK
 from .ui import Parser, die, need_space, run_main, say, scratch_dir, signals_held
 
-USAGE = 'scripts/dist [BASE...] [--out DIR] [--source REPOSITORY] [--try]'
+USAGE = '''scripts/dist [BASE...] [--out DIR] [--source REPOSITORY] [--try]
+       scripts/dist --for PACKAGER@RELEASE [--out DIR]'''
 
 TEXT = '''
 Write the series in the form in which others take patches, below dist/: for
@@ -30,6 +31,9 @@ was written is applied to the very releases, by the command that each packager
 uses, and has to give what git am gives; what is code goes through its linter.
 A tool that is not installed is named, and what needs it left out. The README
 says what was run and what was not.
+
+With --for, only what one packager takes is written, for any release that
+patches/releases has patches for. This needs no source of QEMU.
 '''
 
 
@@ -104,16 +108,53 @@ def generate(out: Path, bases: Sequence[Base], sources: Sources, temp: Path) -> 
             packager.write(out / packager.folder, release, for_release(release))
 
 
-def replace(new: Path, out: Path) -> None:
-    """Put a folder in the place of one that an earlier run wrote."""
+def replace(new: Path, out: Path, mark: str) -> None:
+    """Put a folder in the place of one that an earlier run wrote.
+
+    Args:
+        mark: what such a folder has besides SHA256SUMS
+    """
     if out.exists() and any(out.iterdir()) and not (
-            (out / 'SHA256SUMS').is_file() and (out / 'series').is_dir()):
+            (out / 'SHA256SUMS').is_file() and (out / mark).exists()):
         die(f'{out} has other files than those of scripts/dist: name another folder with --out')
     with signals_held():
         if out.exists():
             shutil.rmtree(out)
         out.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(new, out)
+
+
+def folder_for(packager: Packager, release: str) -> Path:
+    """Where --for writes to, unless it is told."""
+    return WORK / 'dist' / f'{packager.folder}-{release}'
+
+
+def write_one(word: str, out: Optional[Path]) -> Path:
+    """What one packager takes for one release. Returns the folder.
+
+    Args:
+        word: PACKAGER@RELEASE
+    """
+    name, _, release = word.partition('@')
+    packager = next((known for known in PACKAGERS if known.folder == name), None)
+    if not packager:
+        die(f"unknown packager '{name}' (there are: "
+            + ' '.join(known.folder for known in PACKAGERS) + ')')
+    if not release:
+        die(f'for which release? (such as --for {name}@{packager.releases[-1]})')
+    mails = for_release(release)
+    out = out or folder_for(packager, release)
+    need_space(20)
+    with scratch_dir('dist') as temp:
+        new = temp / 'dist'
+        packager.write(new, release, mails)
+        put_text(new / 'README.md',
+                 f'# The patches for xHCI interrupts, {cover.release().version}, '
+                 f'for {packager.name} with QEMU {release}', '', packager.use, '',
+                 f'Not run: {packager.left}.')
+        write_sums(new)
+        replace(new, out, 'README.md')
+    return out
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -124,14 +165,23 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def _main(argv: Optional[Sequence[str]]) -> int:
     parser = Parser('dist', USAGE, TEXT)
     parser.add_argument('bases', nargs='*', metavar='BASE', help=argparse.SUPPRESS)
-    parser.add_argument('--out', metavar='DIR', type=Path, default=TOP / 'dist',
-                        help='where to, otherwise dist/ of this repository')
+    parser.add_argument('--out', metavar='DIR', type=Path,
+                        help='where to, otherwise dist/ of this repository, or with --for '
+                        'work/dist/PACKAGER-RELEASE')
     parser.add_argument('--source', metavar='REPOSITORY', type=Path,
                         help='a git repository with the tags of releases')
     parser.add_argument('--try', dest='tries', action='store_true',
                         help='also apply what was written to the releases; prints TAP')
+    parser.add_argument('--for', dest='one', metavar='PACKAGER@RELEASE',
+                        help='only what this packager takes, such as homebrew@11.1.0')
     args = parser.parse(argv)
+    if args.one and (args.bases or args.source or args.tries):
+        parser.error('--for takes neither bases nor --source nor --try')
     need_git()
+    if args.one:
+        print(write_one(args.one, args.out).resolve())
+        return 0
+    out = args.out or TOP / 'dist'
     repository = None
     if args.source:
         repository = Repo(args.source, users=True)
@@ -152,7 +202,7 @@ def _main(argv: Optional[Sequence[str]]) -> int:
             tried, failures = try_all(new, sources, temp / 'tries')
         write_readme(new, tried)
         write_sums(new)
-        replace(new, args.out)
+        replace(new, out, 'series')
     if not args.tries:
-        print(args.out.resolve())
+        print(out.resolve())
     return 1 if failures else 0

@@ -272,6 +272,6 @@ PACKAGERS = (
              "the build, with Fedora's own spec and patches"),
     Packager('utm', 'UTM', ('10.0.2',), write_utm,
              'UTM applies one file for each of its sources: add this one to the end of '
-             '`patches/qemu-10.0.2-utm.patch` in its repository.',
+             '`patches/qemu-RELEASE-utm.patch` in its repository.',
              "a build of UTM, which needs a Mac, and UTM's own patch"),
 )
