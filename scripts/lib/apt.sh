@@ -52,8 +52,15 @@ debian_version() {
 }
 
 private_apt_ready() {
+    [[ -e $WORK/apt/$1/ready ]] || {
+        lock apt
+        [[ -e $WORK/apt/$1/ready ]] || update_private_apt "$1"
+        unlock apt
+    }
+}
+
+update_private_apt() {
     local dir=$WORK/apt/$1 suite=${1%-src} type=deb mirror security opts=
-    [[ ! -e $dir/ready ]] || return 0
     [[ $1 != *-src ]] || type=deb-src
     find_mirrors
     write_apt_conf "$dir"

@@ -18,16 +18,18 @@ point() {
 skip_item() { printf '%s\n' "ok 1 - $1 # SKIP $2" 1..1; }
 
 # provide NEED...: of BASE, as declared; see scripts/xhcitest/checks.py. Stock
-# QEMU first, as that is built in the folder in which the patched one stays.
+# QEMU comes first: it is built in the folder in which the patched one stays.
 provide() {
-    local need needs=("$@")
-    [[ " $* " != *' stock '* ]] || needs=(stock "${needs[@]/stock/}")
-    for need in "${needs[@]}"; do
+    local need
+    if [[ " $* " == *' stock '* ]]; then
+        "$TOP/scripts/tree" "$BASE"
+        "$TOP/scripts/build" "$BASE" --stock
+    fi >&2
+    for need; do
         case $need in
-        '') ;;
+        stock | others) ;;
         tree) prepare_tree ;;
         build) prepare_tree && "$TOP/scripts/build" "$BASE" ;;
-        stock) "$TOP/scripts/tree" "$BASE" && "$TOP/scripts/build" "$BASE" --stock ;;
         *) die "$0 needs '$need', which is not known" ;;
         esac >&2
     done

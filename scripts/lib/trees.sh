@@ -8,7 +8,25 @@
 lock_base() {
     mkdir -p "$WORK"
     exec 9>"$WORK/.lock-$1"
-    flock -n 9 || { say "waiting for another script to finish with $1"; flock 9; }
+    wait_for_lock 9 "$1"
+}
+
+# lock NAME ... unlock NAME: one script at a time, for what all bases share
+declare -A LOCKS
+lock() {
+    local fd
+    mkdir -p "$WORK"
+    exec {fd}>"$WORK/.lock-$1"
+    wait_for_lock "$fd" "$1"
+    LOCKS[$1]=$fd
+}
+unlock() {
+    local fd=${LOCKS[$1]}
+    exec {fd}>&-
+}
+
+wait_for_lock() {
+    flock -n "$1" || { say "waiting for another script to finish with $2"; flock "$1"; }
 }
 
 need_tree() {

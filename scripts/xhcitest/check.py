@@ -2,21 +2,23 @@
 """Run checks, and count what passes. See scripts/check --help."""
 
 import argparse
+import concurrent.futures
 import fnmatch
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from xhciseries import bases
 from xhciseries.paths import TOP, WORK
 from xhciseries.ui import Parser, die, run_main
 
 from . import checks, tap
-from .process import run_logged
+from .process import end_all, run_logged
 
-USAGE = '''scripts/check [SUITE...] [--only PATTERN]... [--long] [--list]
+USAGE = '''scripts/check [SUITE...] [--only PATTERN]... [--long] [--jobs N] [--list]
        scripts/check --record BASE
        scripts/check --table'''
 
@@ -52,6 +54,9 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
                         "would not run otherwise has to be named without a wildcard: 'v9.2/*' "
                         "is a base, and '*/clang' a long item")
     parser.add_argument('--long', action='store_true', help='also what takes long')
+    parser.add_argument('--jobs', type=int, default=min(2, os.cpu_count() or 1), metavar='N',
+                        help='run up to N items at a time, each of another suite, as most of '
+                        'them keep one core busy (default: %(default)s)')
     parser.add_argument('--list', action='store_true', help='print the items that would run')
     parser.add_argument('--record', metavar='BASE',
                         help='run the new qtests on stock QEMU and write down in '
@@ -108,23 +113,44 @@ def prepare(chosen: Sequence[checks.Item]) -> None:
         sys.exit(1)
 
 
-def run(item: checks.Item) -> tap.Counter:
-    """Run one, and say how it went."""
+Result = Tuple[tap.Counter, List[str]]
+
+
+def run(item: checks.Item) -> Result:
+    """Run one: what it counted, and what is to be said about it."""
     log = WORK / 'log' / f'check-{str(item).replace("/", "-")}.log'
     counter, start = tap.Counter(), time.monotonic()
     counter.end(run_logged(str(item), item.command, log, counter.feed))
     took = f'{time.monotonic() - start:.0f} s'
     if not counter.failed and not counter.passed:
-        print(f'skipped {item}: {counter.why}')
-    elif not counter.failed:
-        print(f'ok      {item}: {counter.passed} passed, {took}')
-    else:
-        print(f'FAILED  {item}: {counter.passed} passed, {counter.failed} failed, {took} '
-              f'(log: {log})')
-        for line in reasons(log.read_text(errors='replace').splitlines()):
-            print(line)
-    sys.stdout.flush()
-    return counter
+        return counter, [f'skipped {item}: {counter.why}']
+    if not counter.failed:
+        return counter, [f'ok      {item}: {counter.passed} passed, {took}']
+    return counter, [f'FAILED  {item}: {counter.passed} passed, {counter.failed} failed, {took} '
+                     f'(log: {log})', *reasons(log.read_text(errors='replace').splitlines())]
+
+
+def run_all(chosen: Sequence[checks.Item], jobs: int) -> Iterator[Result]:
+    """Run them, several at a time, in order as far as what they use is free."""
+    waiting = list(chosen)
+    busy: 'Dict[concurrent.futures.Future[Result], checks.Item]' = {}
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        try:
+            while waiting or busy:
+                used = {name for item in busy.values() for name in item.uses}
+                for item in list(waiting):
+                    if len(busy) < jobs and not used & item.uses:
+                        waiting.remove(item)
+                        busy[pool.submit(run, item)] = item
+                        used |= item.uses
+                done, _ = concurrent.futures.wait(
+                    busy, return_when=concurrent.futures.FIRST_COMPLETED)
+                for future in done:
+                    del busy[future]
+                    yield future.result()
+        except BaseException:
+            end_all()
+            raise
 
 
 def reasons(lines: Sequence[str]) -> List[str]:
@@ -152,14 +178,16 @@ def _main(argv: Optional[Sequence[str]]) -> int:
         base = bases.find(args.record)
         command = [str(checks.FOLDER / 'base' / 'stock'), base.name, '--record']
         return subprocess.run(command, check=False).returncode
+    if args.jobs < 1:
+        die('--jobs needs a number from 1 (see scripts/check --help)')
     chosen = choose(args)
     if args.list:
         print(*chosen, sep='\n')
         return 0
     prepare(chosen)
     passed = failed = 0
-    for item in chosen:
-        counter = run(item)
+    for counter, text in run_all(chosen, args.jobs):
+        print(*text, sep='\n', flush=True)
         passed += counter.passed
         failed += counter.failed
     print(f'{passed} passed, {failed} failed')

@@ -16,7 +16,7 @@ in tests/scripts are called is the suite `scripts`.
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterator, List, Sequence, Tuple
+from typing import Dict, Iterator, List, Sequence, Set, Tuple
 
 from xhciseries import bases
 from xhciseries.paths import TOP
@@ -38,6 +38,7 @@ NEEDS = {
     'tree': 'the tree, with the series on it',
     'build': 'the same, and built',
     'stock': 'stock QEMU, built',
+    'others': 'the trees and builds of other bases, which nothing else uses meanwhile',
 }
 
 _FIELDS = ('Passes if', 'Runs', 'Takes', 'Needs', 'Bases')
@@ -81,6 +82,14 @@ class Item:
     command: Tuple[str, ...]
     runs: str = 'short'
     is_long: bool = False
+    needs_others: bool = False
+
+    @property
+    def uses(self) -> Set[str]:
+        """What no two items may use at the same time: a suite, so a tree and
+        its build, or those of all bases.
+        """
+        return {base.name for base in bases.load()} if self.needs_others else {self.suite}
 
     def __str__(self) -> str:
         return f'{self.suite}/{self.name}'
@@ -159,7 +168,8 @@ def items() -> Iterator[Item]:
     """All that there is, in the order in which it runs."""
     def item(check: Check, suite: str) -> Item:
         command = [str(check.path)] + [suite] * (check.suite == 'base')
-        return Item(suite, check.path.name, tuple(command), check.runs, check.is_long)
+        return Item(suite, check.path.name, tuple(command), check.runs, check.is_long,
+                    'others' in check.needs)
 
     for check in load('lint'):
         yield item(check, 'lint')

@@ -9,12 +9,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator, Optional, Sequence
+from typing import Any, Callable, Iterator, Optional, Sequence, Set
 
 from xhciseries.ui import die, say
 
 #: Seconds between two lines of progress where stderr is no terminal.
 INTERVAL = 15
+
+#: What running() has started, in any thread, and has not seen the end of.
+_running: 'Set[subprocess.Popen[bytes]]' = set()
 
 
 def end(process: 'subprocess.Popen[bytes]', number: int = signal.SIGKILL) -> int:
@@ -76,11 +79,21 @@ def running(command: Sequence[Any], **options: Any) -> 'Iterator[subprocess.Pope
     """A process that is ended with its children if this block is left early."""
     process = subprocess.Popen([str(word) for word in command], start_new_session=True,
                                stdin=subprocess.DEVNULL, **options)
+    _running.add(process)
     try:
         yield process
     except BaseException:
         end(process, signal.SIGTERM)
         raise
+    finally:
+        _running.discard(process)
+
+
+def end_all() -> None:
+    """End what other threads run: a signal is only heeded in the main one."""
+    for process in list(_running):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
 
 
 def run_logged(label: str, command: Sequence[Any], log: Path,
