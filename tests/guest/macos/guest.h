@@ -112,7 +112,7 @@ void pause_us(uint32_t us);
 uint32_t clock(void);
 uint32_t elapsed_us(uint32_t start);
 
-/* xhci.c */
+/* xhci.c, xhci-event.c, xhci-device.c */
 
 #define MAX_SLOTS       8
 #define NUM_RINGS       3       /* event rings, each with its interrupter */
