@@ -298,7 +298,7 @@ def full_table(rows: Sequence[Row]) -> List[str]:
         if first.am == '-':
             out.append(f'| {_span(group)} | - | {_why_not(first)} |')
         else:
-            out.append(f'| {_span(group)} | `{_files(first)}` | {_ranges(first)} |')
+            out.append(f'| {_span(group)} | `{_files(first)}` | {told_ranges(first)} |')
     return out
 
 
@@ -325,7 +325,8 @@ def _files(row: Row) -> str:
     return ' '.join(f'patches/{word}' for word in row.am.split())
 
 
-def _ranges(row: Row) -> str:
+def told_ranges(row: Row) -> str:
+    """The ranges that a release takes, and those that it cannot have."""
     fit = ', '.join(known.name for known in RANGES if known.code in row.ranges.split())
     if row.left_out == '-':
         return fit
