@@ -112,9 +112,9 @@ def _suite(base: Base, suite: str) -> Values:
 
 def _other(newest: str, steps: Sequence[Tuple[str, str]], name: str) -> Values:
     return {'id': 'other', 'name': name, 'steps': _steps(steps),
-            'why': f'Tried were the releases from {".".join(map(str, FIRST))} to {newest}. Older '
-                   'ones have no series. For others, this takes the nearest series and says '
-                   'what of it does not fit.'}
+            'why': f'The releases from {".".join(map(str, FIRST))} to {newest} were tried; older '
+                   'ones have no series. For any other, this takes the nearest series and says '
+                   'what does not fit.'}
 
 
 # --- sources ----------------------------------------------------------------------
@@ -137,7 +137,7 @@ DEBIAN = Source(
     'debian', 'Debian', ('suites',),
     (('Build the packages, with all that Debian turns on. This takes from half an hour to '
       'several.', 'scripts/package {suite} --build'),
-     ('Install those that you have the archive\'s of.',
+     ('Install those that replace packages you have.',
       'sudo apt-get install --only-upgrade ./work/package/{suite}/*.deb')),
     ('Ranges: {packaged}.',
      'The next security update replaces the packages: run this again, or hold them with '
@@ -214,7 +214,7 @@ def folder(packager: Packager) -> str:
 def _packaged(packager: Packager) -> Source:
     if packager.folder not in PACKAGE_STEPS:
         die(f'scripts/xhciseries/chooser.py has no commands for {packager.name}')
-    first = ('Write the patches in the form that is taken there.',
+    first = (f'Write the patches in the form that {packager.name} takes.',
              f'scripts/dist --for {packager.folder}@{{release}}')
     steps = [(say, run.replace('{dir}', folder(packager)))
              for say, run in PACKAGE_STEPS[packager.folder]]

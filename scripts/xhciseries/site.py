@@ -9,10 +9,10 @@ import re
 import string
 import subprocess
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 from urllib.parse import unquote
 
-from . import chooser, cover
+from . import chooser, cover, flowchart
 from .paths import TOP, WORK
 from .releases import full_table, read_record
 from .ui import Parser, die, run_main
@@ -27,7 +27,7 @@ network and no server: open the file, or send it to somebody.
 
 The commands follow from patches/releases, patches/bases and what scripts/dist
 writes; the frame of the page is in docs/site. Prints the path of the page. The
-package pandoc is needed.
+packages pandoc and graphviz are needed.
 '''
 
 README = 'README.md'
@@ -40,6 +40,7 @@ SHOWN = re.compile(r'docs/.*\.(args|cfg|sh|xml)')
 PICTURES = {'.svg': 'image/svg+xml', '.png': 'image/png'}
 
 _LINK = re.compile(r'<a\s+href="([^"]*)"([^>]*)>(.*?)</a>', re.S)
+_FLOWCHART = re.compile(r'<pre class="mermaid"><code>(.*?)</code></pre>', re.S)
 _IMAGE = re.compile(r'(<img\s+src=")([^"]*)"')
 
 
@@ -98,6 +99,16 @@ def target_of(path: str, link: str) -> str:
     return os.path.normpath(os.path.join(os.path.dirname(path), unquote(link)))
 
 
+def as_data(kind: str, content: bytes) -> str:
+    """A file as an address that holds all of it."""
+    return f'data:{kind};base64,{base64.b64encode(content).decode()}'
+
+
+def _drawn(found: 're.Match[str]') -> str:
+    picture = flowchart.to_svg(html.unescape(found[1]))
+    return f'<p><img src="{as_data(PICTURES[".svg"], picture)}" alt="flowchart"></p>'
+
+
 class Site:
     """Collects what is in the page."""
 
@@ -116,11 +127,14 @@ class Site:
             return f'<a href="{html.escape(where + anchor)}"{found[2]}>{found[3]}</a>'
 
         def image(found: 're.Match[str]') -> str:
+            if found[2].startswith('data:'):
+                return found[0]
             return f'{found[1]}{self._image(path, html.unescape(found[2]))}"'
 
-        return _IMAGE.sub(image, _LINK.sub(link, to_html(markdown, prefix)))
+        text = _FLOWCHART.sub(_drawn, to_html(markdown, prefix))
+        return _IMAGE.sub(image, _LINK.sub(link, text))
 
-    def _link(self, path: str, link: str) -> 'tuple[Optional[str], str]':
+    def _link(self, path: str, link: str) -> Tuple[Optional[str], str]:
         """Where a link leads to in the page; None if that is not in it."""
         # pandoc has seen to links inside the document
         if re.match(r'#|[a-z][a-z0-9+.-]*:', link):
@@ -142,7 +156,7 @@ class Site:
         kind = PICTURES.get(file.suffix)
         if not file.is_file() or not kind:
             die(f'{path} has the picture {link}, which is no file that a page can have')
-        return f'data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}'
+        return as_data(kind, file.read_bytes())
 
     def add(self, path: str) -> None:
         """Read a document, and note what it links to."""
@@ -164,7 +178,7 @@ class Site:
             self.waiting.remove(path)
 
 
-def split_title(path: str, text: str) -> 'tuple[str, str]':
+def split_title(path: str, text: str) -> Tuple[str, str]:
     """The heading that a document begins with, and the rest."""
     head, _, rest = text.partition('\n')
     if not head.startswith('# '):
