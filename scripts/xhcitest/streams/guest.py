@@ -140,11 +140,12 @@ class Guest(xhci.Xhci):
         self.ring_doorbell(device)
 
     def post(self, endpoint: Endpoint, size: int, data: bytes = b'') -> None:
-        """A Normal TRB for an endpoint, with data to send."""
+        """A Normal TRB for an endpoint, with data to send; all rings get events."""
+        target = endpoint.slot % len(self.rings)
         if data:
             self.qtest.write(endpoint.buf, data)
         self.qtest.write(endpoint.ring + 16 * endpoint.idx,
-                         trb(endpoint.buf, self.target << 22 | size,
+                         trb(endpoint.buf, target << 22 | size,
                              xhci.NORMAL << 10 | 1 << 5 | 1))
         endpoint.idx += 1
         self.kick(endpoint)
@@ -164,7 +165,7 @@ class Guest(xhci.Xhci):
         """Move data from the disk, or to it, and wait for the event."""
         self.post(self.endpoints[DISK][OUT if data else IN], size, data)
         deadline = time.monotonic() + 10
-        while not any([self.try_event(n) for n in range(len(self.rings))]):
+        while not self.try_event(self.devices[DISK].slot % len(self.rings)):
             if time.monotonic() > deadline:
                 raise DriverError('the disk does not answer')
             time.sleep(.001)
