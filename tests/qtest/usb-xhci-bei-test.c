@@ -13,20 +13,9 @@
 #include "libqos/qgraph.h"
 #include "usb-xhci-utils.h"
 
-/* Endpoint Type, 6.2.3 */
-#define EP_TYPE_ISOCH_IN    5
-
 /* TRB Types, 6.4.6 */
 #define TRB_ISOCH           5
 #define TRB_EVENT_DATA      7
-
-/* Isoch TRB, 6.4.1.3: start as soon as possible */
-#define TRB_SIA             BIT(31)
-
-/* Setup and Data Stage TRBs, 6.4.1.2 */
-#define TRB_IDT             BIT(6)
-#define TRB_TRT_IN          (3 << 16)
-#define TRB_DIR_IN          BIT(16)
 
 /* 6.4.1: the event comes without an interrupt, and waits for the next one */
 static void test_bei(QXHCI *x, const void *arg)
@@ -176,12 +165,12 @@ static void test_bei_stages(QXHCI *x, const void *arg)
     qxhci_ring_put(x, &dev.ep0, (QXHCITrb) {
         .parameter = 0x0012000001000680ULL,
         .status = 8,
-        .control = QXHCI_TRB_SETUP << 10 | TRB_IDT | TRB_TRT_IN,
+        .control = QXHCI_TRB_SETUP << 10 | QXHCI_TRB_IDT | QXHCI_TRB_TRT_IN,
     });
     stage[0] = qxhci_ring_put(x, &dev.ep0, (QXHCITrb) {
         .parameter = dev.buf,
         .status = 2 << 22 | 18,
-        .control = QXHCI_TRB_DATA << 10 | TRB_DIR_IN | QXHCI_TRB_IOC |
+        .control = QXHCI_TRB_DATA << 10 | QXHCI_TRB_DIR_IN | QXHCI_TRB_IOC |
                    QXHCI_TRB_BEI,
     });
     stage[1] = qxhci_ring_put(x, &dev.ep0, (QXHCITrb) {
@@ -214,12 +203,12 @@ static uint64_t submit_short_read(QXHCI *x, QXHCIDevice *dev,
     qxhci_ring_put(x, &dev->ep0, (QXHCITrb) {
         .parameter = 0x0040000001000680ULL,
         .status = 8,
-        .control = QXHCI_TRB_SETUP << 10 | TRB_IDT | TRB_TRT_IN,
+        .control = QXHCI_TRB_SETUP << 10 | QXHCI_TRB_IDT | QXHCI_TRB_TRT_IN,
     });
     data = qxhci_ring_put(x, &dev->ep0, (QXHCITrb) {
         .parameter = dev->buf,
         .status = t->intr << 22 | 64,
-        .control = QXHCI_TRB_DATA << 10 | TRB_DIR_IN | flags[0],
+        .control = QXHCI_TRB_DATA << 10 | QXHCI_TRB_DIR_IN | flags[0],
     });
     if (flags[1]) {
         qxhci_ring_put(x, &dev->ep0, (QXHCITrb) {
@@ -308,13 +297,11 @@ static void test_bei_isoch(QXHCI *x, const void *arg)
 {
     QXHCIDevice dev;
     QXHCITrb ev;
-    uint64_t ctx, trb;
+    uint64_t trb;
 
     xhci_start_kbd(x, &dev, &xhci_msix_mode);
-    ctx = dev.in_ctx + (XHCI_KBD_EP + 1) * x->ctx_size;
-    qtest_writel(x->pdev.bus->qts, ctx + 4,
-                 XHCI_KBD_REPORT_SIZE << 16 | EP_TYPE_ISOCH_IN << 3);
-    qxhci_command(x, QXHCI_TRB_CONFIG_EP, dev.in_ctx, dev.slot);
+    g_assert_cmpuint(xhci_configure_kbd_as(x, &dev, QXHCI_EP_TYPE_ISOCH_IN), ==,
+                     QXHCI_CC_SUCCESS);
     qxhci_drain(x);
 
     /* That the ring is empty then is an event, of interrupter 0 */
@@ -323,7 +310,7 @@ static void test_bei_isoch(QXHCI *x, const void *arg)
     trb = qxhci_ring_put(x, &dev.intr_in, (QXHCITrb) {
         .parameter = dev.buf,
         .status = 1 << 22 | XHCI_KBD_REPORT_SIZE,
-        .control = TRB_ISOCH << 10 | TRB_SIA | QXHCI_TRB_IOC | QXHCI_TRB_BEI,
+        .control = TRB_ISOCH << 10 | QXHCI_TRB_SIA | QXHCI_TRB_IOC | QXHCI_TRB_BEI,
     });
     qxhci_doorbell(x, dev.slot, XHCI_KBD_EP);
     xhci_assert_not_signalled(x);
@@ -339,7 +326,7 @@ static void test_bei_isoch(QXHCI *x, const void *arg)
     trb = qxhci_ring_put(x, &dev.intr_in, (QXHCITrb) {
         .parameter = dev.buf,
         .status = 1 << 22 | 2 * XHCI_KBD_REPORT_SIZE,
-        .control = TRB_ISOCH << 10 | TRB_SIA | QXHCI_TRB_IOC | QXHCI_TRB_ISP |
+        .control = TRB_ISOCH << 10 | QXHCI_TRB_SIA | QXHCI_TRB_IOC | QXHCI_TRB_ISP |
                    QXHCI_TRB_BEI,
     });
     qxhci_doorbell(x, dev.slot, XHCI_KBD_EP);

@@ -14,8 +14,7 @@
 #include "libqos/qgraph.h"
 #include "usb-xhci-utils.h"
 
-/* 6.2.3, 6.4.5 and 6.4.6 */
-#define EP_TYPE_ISOCH_IN    5
+/* 6.4.5 and 6.4.6 */
 #define CC_RING_OVERRUN     15
 #define TRB_EVALUATE        13
 
@@ -90,10 +89,8 @@ static void test_slot_target(QXHCI *x, const void *arg)
     QXHCITrb ev;
 
     xhci_start_kbd(x, &dev, &xhci_msix_mode);
-    qtest_writel(x->pdev.bus->qts,
-                 dev.in_ctx + (XHCI_KBD_EP + 1) * x->ctx_size + 4,
-                 XHCI_KBD_REPORT_SIZE << 16 | EP_TYPE_ISOCH_IN << 3);
-    qxhci_command(x, QXHCI_TRB_CONFIG_EP, dev.in_ctx, dev.slot);
+    g_assert_cmpuint(xhci_configure_kbd_as(x, &dev, QXHCI_EP_TYPE_ISOCH_IN), ==,
+                     QXHCI_CC_SUCCESS);
     qtest_writel(x->pdev.bus->qts, dev.in_ctx + x->ctx_size + 8, 1 << 22);
     qtest_writel(x->pdev.bus->qts, dev.in_ctx + 4, BIT(0));
     qxhci_command(x, TRB_EVALUATE, dev.in_ctx, dev.slot);

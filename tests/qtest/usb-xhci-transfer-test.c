@@ -8,7 +8,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/bswap.h"
 #include "libqtest.h"
 #include "libqos/qgraph.h"
 #include "libqos/qos_external.h"
@@ -16,31 +15,6 @@
 
 /* Endpoint Types, 6.2.3 */
 #define EP_TYPE_INVALID     0
-#define EP_TYPE_ISOCH_IN    5
-
-/* Isoch TRB, 6.4.1.3: start as soon as possible */
-#define TRB_SIA             BIT(31)
-
-/* Setup and Data Stage TRBs, 6.4.1.2 */
-#define TRB_IDT             BIT(6)
-#define TRB_TRT_IN          (3 << 16)
-#define TRB_DIR_IN          BIT(16)
-
-/*
- * Configures the endpoint of the keyboard as one of another type.  Returns the
- * completion code.
- */
-static unsigned int configure_kbd_as(QXHCI *x, QXHCIDevice *dev,
-                                     unsigned int ep_type)
-{
-    uint64_t ctx = dev->in_ctx + (XHCI_KBD_EP + 1) * x->ctx_size;
-    uint32_t info = cpu_to_le32(XHCI_KBD_REPORT_SIZE << 16 | ep_type << 3);
-    QXHCITrb ev;
-
-    qtest_memwrite(x->pdev.bus->qts, ctx + 4, &info, sizeof(info));
-    ev = qxhci_try_command(x, QXHCI_TRB_CONFIG_EP, dev->in_ctx, dev->slot);
-    return QXHCI_TRB_CC(&ev);
-}
 
 static void submit(QXHCI *x, QXHCIDevice *dev, uint32_t flags)
 {
@@ -54,10 +28,10 @@ static void test_isoch_nak(QXHCI *x, const void *arg)
     QXHCIDevice dev;
 
     xhci_start_kbd(x, &dev, &xhci_pin_mode);
-    g_assert_cmpuint(configure_kbd_as(x, &dev, EP_TYPE_ISOCH_IN), ==,
+    g_assert_cmpuint(xhci_configure_kbd_as(x, &dev, QXHCI_EP_TYPE_ISOCH_IN), ==,
                      QXHCI_CC_SUCCESS);
     for (int i = 0; i < 3; i++) {
-        submit(x, &dev, TRB_SIA);
+        submit(x, &dev, QXHCI_TRB_SIA);
     }
     qxhci_drain(x);
     xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
@@ -69,7 +43,7 @@ static void test_invalid_type(QXHCI *x, const void *arg)
     QXHCIDevice dev;
 
     xhci_start_kbd(x, &dev, &xhci_pin_mode);
-    g_assert_cmpuint(configure_kbd_as(x, &dev, EP_TYPE_INVALID), ==,
+    g_assert_cmpuint(xhci_configure_kbd_as(x, &dev, EP_TYPE_INVALID), ==,
                      QXHCI_CC_PARAMETER);
     submit(x, &dev, 0);
     xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
@@ -99,7 +73,7 @@ static void submit_read(QXHCI *x, QXHCIDevice *dev, uint32_t len,
     qxhci_ring_put(x, &dev->ep0, (QXHCITrb) {
         .parameter = 0x0012000001000680ULL,
         .status = 8,
-        .control = QXHCI_TRB_SETUP << 10 | TRB_IDT | TRB_TRT_IN,
+        .control = QXHCI_TRB_SETUP << 10 | QXHCI_TRB_IDT | QXHCI_TRB_TRT_IN,
     });
     qxhci_ring_put(x, &dev->ep0, (QXHCITrb) {
         .parameter = dev->buf,
@@ -119,7 +93,7 @@ static void test_short_buffer(QXHCI *x, const void *arg)
     QXHCITrb ev;
 
     xhci_start(x, &dev, &xhci_pin_mode);
-    submit_read(x, &dev, 4, TRB_DIR_IN);
+    submit_read(x, &dev, 4, QXHCI_TRB_DIR_IN);
     qxhci_event_wait(x, 0, &ev);
     g_assert_cmpuint(QXHCI_TRB_CC(&ev), ==, QXHCI_CC_STALL);
     qxhci_ack(x, 0);

@@ -13,10 +13,6 @@
 #include "libqos/qgraph.h"
 #include "usb-xhci-utils.h"
 
-/* Endpoint Types, 6.2.3 */
-#define EP_TYPE_BULK_OUT    2
-#define EP_TYPE_BULK_IN     6
-
 /* A disk that takes 200 ms for a request */
 #define UAS_WITH_DISK "usb-uas,id=uas -device scsi-hd,bus=uas.0,drive=disk " \
     "-blockdev null-co,node-name=disk,size=65536,read-zeroes=on," \
@@ -112,8 +108,8 @@ static void test_short_status(QXHCI *x, const void *arg)
 
     xhci_start(x, &dev, &xhci_pin_mode);
     qxhci_set_configuration(x, &dev);
-    configure(x, &dev, &command, EP_TYPE_BULK_OUT);
-    configure(x, &dev, &status, EP_TYPE_BULK_IN);
+    configure(x, &dev, &command, QXHCI_EP_TYPE_BULK_OUT);
+    configure(x, &dev, &status, QXHCI_EP_TYPE_BULK_IN);
 
     buf = xhci_alloc(x, sizeof(iu));
     qtest_memwrite(x->pdev.bus->qts, buf, iu, sizeof(iu));
@@ -139,8 +135,8 @@ static void test_tag(QXHCI *x, const void *arg)
 
     xhci_start(x, &dev, &xhci_pin_mode);
     qxhci_set_configuration(x, &dev);
-    configure(x, &dev, &status, EP_TYPE_BULK_IN);
-    configure(x, &dev, &command, EP_TYPE_BULK_OUT);
+    configure(x, &dev, &status, QXHCI_EP_TYPE_BULK_IN);
+    configure(x, &dev, &command, QXHCI_EP_TYPE_BULK_OUT);
 
     buf = xhci_alloc(x, sizeof(iu));
     qtest_memwrite(x->pdev.bus->qts, buf, iu, sizeof(iu));
@@ -171,7 +167,7 @@ static void test_stream_zero(QXHCI *x, const void *arg)
     }
     xhci_start(x, &dev, &xhci_pin_mode);
     qxhci_set_configuration(x, &dev);
-    configure(x, &dev, &status, EP_TYPE_BULK_IN);
+    configure(x, &dev, &status, QXHCI_EP_TYPE_BULK_IN);
 
     qxhci_doorbell(x, dev.slot, status.epid);
     qxhci_command(x, QXHCI_TRB_FOR_EP(QXHCI_TRB_STOP_EP, status.epid), 0,
@@ -195,8 +191,8 @@ static void test_unlike_streams(QXHCI *x, const void *arg)
     }
     xhci_start(x, &dev, &xhci_pin_mode);
     qxhci_set_configuration(x, &dev);
-    fill_ctx(x, &dev, &status, EP_TYPE_BULK_IN, MAX_PSTREAMS);
-    fill_ctx(x, &dev, &data_in, EP_TYPE_BULK_IN, MAX_PSTREAMS + 1);
+    fill_ctx(x, &dev, &status, QXHCI_EP_TYPE_BULK_IN, MAX_PSTREAMS);
+    fill_ctx(x, &dev, &data_in, QXHCI_EP_TYPE_BULK_IN, MAX_PSTREAMS + 1);
     g_assert_cmpuint(enable(x, &dev, BIT(status.epid) | BIT(data_in.epid)), ==,
                      QXHCI_CC_RESOURCE);
     xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
@@ -214,7 +210,7 @@ static void test_busy_stream(QXHCI *x, const void *arg)
     }
     xhci_start(x, &dev, &xhci_pin_mode);
     qxhci_set_configuration(x, &dev);
-    configure(x, &dev, &pipe, EP_TYPE_BULK_IN);
+    configure(x, &dev, &pipe, QXHCI_EP_TYPE_BULK_IN);
 
     submit(x, &dev, &pipe, xhci_alloc(x, 64), 64);
     xhci_assert_completion(x, submit(x, &dev, &pipe, xhci_alloc(x, 64), 64),
@@ -249,9 +245,9 @@ static void start_disk(QXHCI *x, UASDisk *d, unsigned int stream)
     };
     xhci_start(x, &d->dev, &xhci_pin_mode);
     qxhci_set_configuration(x, &d->dev);
-    configure(x, &d->dev, &d->command, EP_TYPE_BULK_OUT);
-    fill_ctx(x, &d->dev, &d->status, EP_TYPE_BULK_IN, MAX_PSTREAMS);
-    fill_ctx(x, &d->dev, &d->data_in, EP_TYPE_BULK_IN, MAX_PSTREAMS);
+    configure(x, &d->dev, &d->command, QXHCI_EP_TYPE_BULK_OUT);
+    fill_ctx(x, &d->dev, &d->status, QXHCI_EP_TYPE_BULK_IN, MAX_PSTREAMS);
+    fill_ctx(x, &d->dev, &d->data_in, QXHCI_EP_TYPE_BULK_IN, MAX_PSTREAMS);
     g_assert_cmpuint(enable(x, &d->dev, BIT(PIPE_STATUS) | BIT(PIPE_DATA_IN)),
                      ==, QXHCI_CC_SUCCESS);
 
@@ -284,6 +280,7 @@ static void test_reset_data(QXHCI *x, const void *arg)
         qxhci_event_wait(x, 0, &ev);
     } while (QXHCI_TRB_TYPE(&ev) == QXHCI_TRB_EV_PORT);
     g_assert_cmphex(ev.parameter, ==, trb);
+    g_assert_cmpuint(QXHCI_TRB_CC(&ev), ==, QXHCI_CC_STALL);
     qxhci_ack(x, 0);
     qxhci_command(x, QXHCI_TRB_FOR_EP(QXHCI_TRB_STOP_EP, PIPE_DATA_IN), 0,
                   d.dev.slot);
@@ -301,7 +298,7 @@ static void test_stop_stream(QXHCI *x, const void *arg)
     }
     xhci_start(x, &dev, &xhci_pin_mode);
     qxhci_set_configuration(x, &dev);
-    configure(x, &dev, &status, EP_TYPE_BULK_IN);
+    configure(x, &dev, &status, QXHCI_EP_TYPE_BULK_IN);
 
     submit(x, &dev, &status, xhci_alloc(x, 64), 64);
     xhci_stop_transfer(x, &dev, status.epid);
@@ -318,7 +315,7 @@ static void test_command_in(QXHCI *x, const void *arg)
 
     xhci_start(x, &dev, &xhci_pin_mode);
     qxhci_set_configuration(x, &dev);
-    configure(x, &dev, &pipe, EP_TYPE_BULK_IN);
+    configure(x, &dev, &pipe, QXHCI_EP_TYPE_BULK_IN);
 
     qtest_memset(x->pdev.bus->qts, buf, 0xa5, sizeof(data));
     xhci_assert_completion(x, submit(x, &dev, &pipe, buf, sizeof(data)),
@@ -339,8 +336,8 @@ static void test_status_out(QXHCI *x, const void *arg)
 
     xhci_start(x, &dev, &xhci_pin_mode);
     qxhci_set_configuration(x, &dev);
-    configure(x, &dev, &status, EP_TYPE_BULK_IN);
-    configure(x, &dev, &pipe, EP_TYPE_BULK_OUT);
+    configure(x, &dev, &status, QXHCI_EP_TYPE_BULK_IN);
+    configure(x, &dev, &pipe, QXHCI_EP_TYPE_BULK_OUT);
 
     submit(x, &dev, &status, xhci_alloc(x, 64), 64);
     xhci_assert_completion(x, submit(x, &dev, &pipe, xhci_alloc(x, 64), 64),
@@ -381,7 +378,7 @@ static void test_unread_status(QXHCI *x, const void *arg)
 
     xhci_start(x, &dev, &xhci_pin_mode);
     qxhci_set_configuration(x, &dev);
-    configure(x, &dev, &command, EP_TYPE_BULK_OUT);
+    configure(x, &dev, &command, QXHCI_EP_TYPE_BULK_OUT);
 
     buf = xhci_alloc(x, sizeof(iu));
     qtest_memwrite(x->pdev.bus->qts, buf, iu, sizeof(iu));

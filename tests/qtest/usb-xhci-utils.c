@@ -7,6 +7,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/bswap.h"
 #include "libqtest.h"
 #include "libqos/libqos.h"
 #include "libqos/qgraph.h"
@@ -164,10 +165,37 @@ void xhci_start_kbd(QXHCI *x, QXHCIDevice *dev, const XHCISetup *s)
     qxhci_drain(x);
 }
 
+unsigned int xhci_configure_kbd_as(QXHCI *x, QXHCIDevice *dev,
+                                   unsigned int ep_type)
+{
+    uint64_t ctx = dev->in_ctx + (XHCI_KBD_EP + 1) * x->ctx_size;
+    uint32_t info = cpu_to_le32(XHCI_KBD_REPORT_SIZE << 16 | ep_type << 3);
+    QXHCITrb ev;
+
+    qtest_memwrite(x->pdev.bus->qts, ctx + 4, &info, sizeof(info));
+    ev = qxhci_try_command(x, QXHCI_TRB_CONFIG_EP, dev->in_ctx, dev->slot);
+    return QXHCI_TRB_CC(&ev);
+}
+
 void xhci_switch_mode(QXHCI *x, const XHCISetup *to)
 {
     qxhci_write_bit(x, QXHCI_MSI_ENABLE, to->mode == QXHCI_MSI, 2);
     qxhci_write_bit(x, QXHCI_MSIX_ENABLE, to->mode == QXHCI_MSIX, 2);
+}
+
+void xhci_move_ring(QXHCI *x, unsigned int intr, uint64_t addr)
+{
+    uint64_t erst = guest_alloc(x->alloc, QXHCI_TRB_SIZE);
+    uint64_t segment[2] = { cpu_to_le64(addr), cpu_to_le64(QXHCI_RING_TRBS) };
+
+    qtest_memwrite(x->pdev.bus->qts, erst, segment, sizeof(segment));
+    x->event[intr] = (QXHCIRing) { .addr = addr, .cycle = true };
+    qxhci_intr_write(x, intr, QXHCI_ERDP, addr);
+    qxhci_intr_write(x, intr, QXHCI_ERDP + 4, addr >> 32);
+    qxhci_intr_write(x, intr, QXHCI_ERSTSZ, 1);
+    qxhci_intr_write(x, intr, QXHCI_ERSTBA, erst);
+    qxhci_intr_write(x, intr, QXHCI_ERSTBA + 4, erst >> 32);
+    guest_free(x->alloc, erst);
 }
 
 void xhci_set_ie(QXHCI *x, unsigned int intr, bool on)

@@ -98,11 +98,21 @@ void xhci_start(QXHCI *x, QXHCIDevice *dev, const XHCISetup *s);
 void xhci_start_kbd(QXHCI *x, QXHCIDevice *dev, const XHCISetup *s);
 
 /**
+ * xhci_configure_kbd_as(): configure the endpoint of the keyboard as one of
+ * type @ep_type, 6.2.3; returns the completion code of the command
+ */
+unsigned int xhci_configure_kbd_as(QXHCI *x, QXHCIDevice *dev,
+                                   unsigned int ep_type);
+
+/**
  * xhci_switch_mode(): MSI and MSI-X on or off as in @to, by config writes
  *
  * Leaves addresses and data of the messages as they are.
  */
 void xhci_switch_mode(QXHCI *x, const XHCISetup *to);
+
+/** xhci_move_ring(): have event ring @intr begin anew at @addr, 4.9.4 */
+void xhci_move_ring(QXHCI *x, unsigned int intr, uint64_t addr);
 
 /** xhci_set_ie(): set or clear IE of interrupter @intr; leaves IP alone */
 void xhci_set_ie(QXHCI *x, unsigned int intr, bool on);

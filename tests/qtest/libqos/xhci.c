@@ -20,9 +20,6 @@
 
 #define TRB_CYCLE               BIT(0)
 #define TRB_LINK_TOGGLE         BIT(1)
-#define TRB_IDT                 BIT(6)
-#define TRB_SETUP_TRT_IN        (3 << 16)
-#define TRB_DIR_IN              BIT(16)
 #define TRB_TARGET(n)           ((uint32_t)(n) << 22)
 
 #define WAIT_MS                 1000
@@ -546,20 +543,20 @@ static uint64_t qxhci_submit_control(QXHCI *x, QXHCIDevice *dev,
     qxhci_ring_put(x, &dev->ep0, (QXHCITrb) {
         .parameter = setup,
         .status = TRB_TARGET(target) | 8,
-        .control = QXHCI_TRB_SETUP << 10 | TRB_IDT |
-                   (len ? TRB_SETUP_TRT_IN : 0),
+        .control = QXHCI_TRB_SETUP << 10 | QXHCI_TRB_IDT |
+                   (len ? QXHCI_TRB_TRT_IN : 0),
     });
     if (len) {
         qxhci_ring_put(x, &dev->ep0, (QXHCITrb) {
             .parameter = dev->buf,
             .status = TRB_TARGET(target) | len,
-            .control = QXHCI_TRB_DATA << 10 | TRB_DIR_IN,
+            .control = QXHCI_TRB_DATA << 10 | QXHCI_TRB_DIR_IN,
         });
     }
     addr = qxhci_ring_put(x, &dev->ep0, (QXHCITrb) {
         .status = TRB_TARGET(target),
         .control = QXHCI_TRB_STATUS << 10 | QXHCI_TRB_IOC |
-                   (len ? 0 : TRB_DIR_IN),
+                   (len ? 0 : QXHCI_TRB_DIR_IN),
     });
     qxhci_doorbell(x, dev->slot, QXHCI_EP0);
     return addr;

@@ -78,6 +78,17 @@
 #define QXHCI_TRB_IOC           BIT(5)
 #define QXHCI_TRB_BEI           BIT(9)
 
+/* Setup and Data Stage TRBs, 6.4.1.2; Isoch TRB, 6.4.1.3 */
+#define QXHCI_TRB_IDT           BIT(6)
+#define QXHCI_TRB_TRT_IN        (3 << 16)
+#define QXHCI_TRB_DIR_IN        BIT(16)
+#define QXHCI_TRB_SIA           BIT(31)
+
+/* Endpoint Type, 6.2.3 */
+#define QXHCI_EP_TYPE_BULK_OUT  2
+#define QXHCI_EP_TYPE_ISOCH_IN  5
+#define QXHCI_EP_TYPE_BULK_IN   6
+
 #define QXHCI_TRB_TYPE(trb)     extract32((trb)->control, 10, 6)
 #define QXHCI_TRB_SLOT(trb)     extract32((trb)->control, 24, 8)
 #define QXHCI_TRB_CC(trb)       extract32((trb)->status, 24, 8)
