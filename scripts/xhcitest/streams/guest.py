@@ -36,7 +36,7 @@ ENDPOINTS = {KEYBOARD: ((3, INTERRUPT_IN, 8),), TABLET: ((3, INTERRUPT_IN, 8),),
 IN, OUT = 3, 4                  # of the disk
 RINGS = 0x400000
 CBW, CSW, BLOCK = 31, 13, 512
-TEST_UNIT_READY, INQUIRY, READ, WRITE = 0x00, 0x12, 0x28, 0x2a
+TEST_UNIT_READY, REQUEST_SENSE, INQUIRY, READ, WRITE = 0x00, 0x03, 0x12, 0x28, 0x2a
 
 #: How far the disk is with a command
 DISK_STATES = 'idle', 'read', 'write', 'status'
@@ -48,9 +48,11 @@ MFINDEX_WRAP = 3_000_000_000
 Step = Callable[[], object]
 
 
-def cdb(code: int, blocks: int = 0) -> bytes:
-    """A command of the disk for its first blocks."""
-    return bytes([code, 0, 0, 0, 0, 0, 0, 0, blocks, 0])
+def cdb(code: int, count: int = 0) -> bytes:
+    """A command of the disk, for its first blocks or so many bytes."""
+    if code in (READ, WRITE):
+        return bytes([code, 0, 0, 0, 0, 0, 0, 0, count, 0])
+    return bytes([code, 0, 0, 0, count, 0])
 
 
 def cbw(tag: int, length: int, command: bytes) -> bytes:
@@ -215,9 +217,13 @@ class Guest(xhci.Xhci):
         return [
             lambda: self.step(1000),
             lambda: press(qmp),
-            self.look,
+            # The disk answers while QEMU serves what comes next.
             *self.rest_of_command(),
+            self.look,
+            lambda: self.do_quick(cdb(REQUEST_SENSE, 252), 252),
+            self.look,
             lambda: self.do_quick(cdb(TEST_UNIT_READY), 0),
+            self.look,
             lambda: self.do_quick(cdb(READ, 1), BLOCK),
             lambda: self.step(10_000_000),
             self.settle,
@@ -232,7 +238,7 @@ class Guest(xhci.Xhci):
             lambda: self.control(self.devices[DISK], BULK_ONLY_RESET),
             *(partial(self.recover, endpoint) for endpoint in disk.values()),
             lambda: self.do_quick(cdb(WRITE, 1), BLOCK),
-            lambda: self.do_quick(cdb(INQUIRY, 36), BLOCK),
+            lambda: self.do_quick(cdb(INQUIRY, 36), 36),
             lambda: self.post_command(NO_OP_COMMAND),
             lambda: self.post_command(STOP_ENDPOINT, slot=2, epid=3),
             lambda: self.post_command(RESET_DEVICE, slot=1),
