@@ -16,10 +16,9 @@ USAGE = 'scripts/compare BASE1 BASE2 [-- OPTION...]'
 
 TEXT = '''
 Show where the series of two bases differ, patch by patch, with git
-range-diff: `!` is before a patch that differs, and the differences follow;
-`<` or `>` is before one that only one of them has. Nothing is printed of
-patches that are the same. It compares the trees that scripts/tree and
-scripts/apply made.
+range-diff: `!` marks a patch that differs, and the differences follow; `<` or
+`>` marks one that only one of them has. Patches that are the same are not
+printed. It compares the trees that scripts/tree and scripts/apply made.
 
 OPTION is for git range-diff, such as --creation-factor=90 or --no-patch.
 '''

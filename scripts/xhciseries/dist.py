@@ -19,20 +19,20 @@ USAGE = '''scripts/dist [BASE...] [--out DIR] [--source REPOSITORY] [--try]
        scripts/dist --for PACKAGER@RELEASE [--out DIR]'''
 
 TEXT = '''
-Write the series in the form in which others take patches, below dist/: for
-each base and range an mbox for git am and a diff, for each of the packagers
-in the README there what goes into their package, and SHA256SUMS. Two runs
-give the same bytes.
+Write the series below dist/, in the forms that others use: for each base and
+range an mbox for git am and a diff, for each of the packagers in the README
+there the files for their package, and SHA256SUMS. Two runs give the same
+bytes.
 
 With a BASE, such as v10.0, only the mboxes and diffs of that one are written.
 The diffs are made on the release of each base: on the trees that scripts/tree
 made, or on the tags of a git repository that --source names. With --try, what
-was written is applied to the very releases, by the command that each packager
-uses, and has to give what git am gives; what is code goes through its linter.
-A tool that is not installed is named, and what needs it left out. The README
-says what was run and what was not.
+was written is applied to these releases, with the command that each packager
+uses, and must give what git am gives; code goes through its linter. Missing
+tools are named, and what needs them is skipped. The README says what was run
+and what was not.
 
-With --for, only what one packager takes is written, for any release that
+With --for, only the files for one packager are written, for any release that
 patches/releases has patches for. This needs no source of QEMU.
 '''
 

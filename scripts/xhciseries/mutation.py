@@ -40,12 +40,12 @@ has to be in tests/faults/survivors with a reason.
 
   --range RANGE  only that range, such as 01 or core
   --jobs N       mutants at a time (2)
-  TEXT           only mutants whose names contain it, and these anew
+  TEXT           only mutants whose names contain it; these are tried again
 
-What was found is kept in work/mutants, so an interrupted run goes on where it
-was, until the code changes. What survived is tried again when the tests
-change. It takes the commits that the tree has, so a new test can be tried before
-it is exported. One TAP line for each range and each survivor.
+What was found is kept in work/mutants, so an interrupted run resumes where it
+stopped, unless the code has changed. Survivors are tried again when the tests
+change. The commits in the tree are used, so a new test can be tried before it
+is exported. One TAP line for each range and each survivor.
 '''
 
 RANGES = (CORE, INTERRUPTS, HARDENING)

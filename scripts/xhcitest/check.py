@@ -24,19 +24,19 @@ USAGE = '''scripts/check [SUITE...] [--only PATTERN]... [--long] [--jobs N] [--l
 
 TEXT = '''
 Check everything: the scripts, and for each base (v10.0, ...) that its series
-applies, builds, passes its tests and breaks none of QEMU's; and whether
-Debian sid's QEMU takes a series. The last line is "N passed, N failed"; the
-exit status is 0 if something ran and nothing failed.
+applies, builds, passes its tests and breaks none of QEMU's; and whether a
+series fits Debian sid's QEMU. The last line is "N passed, N failed"; the exit
+status is 0 if something ran and nothing failed.
 
 A SUITE is lint, scripts, sid, or a base. Without one: lint, which looks at
 the patches of all bases, scripts and sid; v10.0 and the newest base whose
-source can be had, in full; and the oldest base in short. For another base you
-make the tree first, by scripts/tree BASE --source, unless XHCI_SOURCES names
+source is available, in full; and the oldest base in short. For another base,
+make the tree first, with scripts/tree BASE --source, unless XHCI_SOURCES names
 a folder that holds its release.
 
 Each item is a file in scripts/checks that says at its top what it is; to add
-one, add a file. These are there, with what they take on two cores, and when
-they run:
+one, add a file. These are the items, with what they take on two cores, and
+when they run:
 
 {listing}
 

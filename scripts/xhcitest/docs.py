@@ -13,12 +13,12 @@ from . import checks, structure
 USAGE = 'scripts/docs [--check]'
 
 TEXT = '''
-Write what the docs have from the code: the table of checks in
+Write the parts of the docs that come from the code: the table of checks in
 docs/testing.md, from the declarations in scripts/checks, and the picture in
-docs/structure.md, from what the programs use of each other. In the docs it is
+docs/structure.md, from what the programs use of each other. These parts are
 between the comments "NAME: written by scripts/docs" and "end of NAME".
 
-Fails if an arrow of the picture goes up, if files need each other, or if
+Fails if an arrow of the picture points up, if files need each other, or if
 anything but scripts/export writes patches.
 '''
 

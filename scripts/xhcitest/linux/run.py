@@ -21,7 +21,7 @@ modes (all of them if none is given):
   two          two controllers as for pin, one of each kind, that share a line
 
 --mode, --device and --machine may be repeated: every combination is run.
-Files go below $XHCI_WORK (default: work); the logs of a failure stay a day.
+Files go below $XHCI_WORK (default: work); the logs of a failure are kept for a day.
 Arguments after -- are given to QEMU."""
 
 
