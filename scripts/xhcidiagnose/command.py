@@ -18,11 +18,11 @@ USAGE = '''scripts/diagnose --qemu BINARY [-- QEMU-OPTION...]
 
 TEXT = '''
 Say whether a guest that uses several event rings, as macOS does, gets its USB
-input, what this QEMU has of the patches, and what to do. docs/diagnosis.md has
+input, which of the patches this QEMU has, and what to do. docs/diagnosis.md has
 examples.
 
   --qemu BINARY     start a small macOS-like guest on any qemu-system-x86_64, for
-                    some ten seconds. QEMU-OPTIONs say which controller to try
+                    about ten seconds. QEMU-OPTIONs say which controller to try
                     (default: -device nec-usb-xhci,msi=off,msix=off) and may be
                     -device, -global, -machine, -accel, -cpu and -readconfig
   --log FILE        read the log of a QEMU that was started with
@@ -31,7 +31,7 @@ examples.
   --qmp SOCKET      look at a running VM through its QMP socket (a path, or
                     HOST:PORT), and change nothing
 
-The exit status is 0 if all is fine, 1 if affected, and 2 if it could not be told.
+The exit status is 0 if all is fine, 1 if affected, and 2 if it could not tell.
 '''
 
 
@@ -72,7 +72,7 @@ def _main(words: List[str]) -> int:
     if args.qemu is not None:
         path = shutil.which(args.qemu)
         if not path:
-            die(f'{args.qemu} is no program: give the path of a qemu-system-x86_64')
+            die(f'{args.qemu} is not a program: give the path of a qemu-system-x86_64')
         binary.diagnose(report, str(Path(path).absolute()), options)
     elif args.log is not None:
         if args.plot is not None:

@@ -54,7 +54,7 @@ class Monitor(Qmp):
         super().__init__(sock, TIMEOUT)
         greeting = self.message(lambda m: True, TIMEOUT, 'greeting')
         if 'QMP' not in greeting:
-            die(f'{address} is no QMP socket')
+            die(f'{address} is not a QMP socket')
         version = greeting['QMP']['version']
         numbers = version['qemu']
         self.version = f"{numbers['major']}.{numbers['minor']}.{numbers['micro']}"
@@ -75,7 +75,7 @@ class Monitor(Qmp):
             die(f'QEMU does not answer in {TIMEOUT} s: if something else, such as libvirt, uses '
                 'this socket, give QEMU another one (-qmp once more)')
         except ValueError:
-            die('this is no QMP socket: its answer is no JSON')
+            die('this is not a QMP socket: its answer is not JSON')
 
     def hmp(self, command: str) -> str:
         """What the human monitor prints."""

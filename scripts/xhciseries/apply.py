@@ -35,7 +35,7 @@ For the latter the series is the one for the tree's version, or the nearest.
 
 A series has ranges:
 
-  00 upstream     fixes that some point releases lack; applied where they do
+  00 upstream     fixes that some point releases lack; applied if they do
   01 core         interrupts on the PCI pin: what this is all about
   02 interrupts   interrupts in every mode, and at every change of mode
   03 hardening    no guest, device or stream brings QEMU down
@@ -43,8 +43,8 @@ A series has ranges:
   09 tests        this project's own tests; --to leaves them out unless named
 
 core and interrupts have to fit exactly. If one does not, the command says
-which patch, file and hunk, and the tree is as it was, as it is if you
-interrupt the command. Another range that does not fit is left out.
+which patch, file and hunk, and restores the tree; so it does if you interrupt
+it. Another range that does not fit is left out.
 '''
 
 
@@ -189,8 +189,8 @@ class Job:
             for before in RANGES[:RANGES.index(known)]:
                 if before.required and self.patches.get(before) and \
                         before not in (*wanted, *out.present):
-                    die(f'{known} is made to come after {before}, which {self.where} does '
-                        f'not have: add {before.name} to --only')
+                    die(f'{known} comes after {before}, which {self.where} does not have: '
+                        f'add {before.name} to --only')
         for known in RANGES:
             mails = self.patches.get(known)
             if known not in wanted or not mails or known in out.present:
@@ -403,7 +403,7 @@ def apply_to(to: str, only: Sequence[Range] = (), three_way: bool = False) -> Ou
     if not path.is_dir():
         die(f'no such folder: {to}')
     if not ((path / 'VERSION').is_file() and (path / 'hw/usb/hcd-xhci-pci.c').is_file()):
-        die(f'{to} is no QEMU source tree: it has no VERSION or no hw/usb/hcd-xhci-pci.c')
+        die(f'{to} is not a QEMU source tree: it has no VERSION or no hw/usb/hcd-xhci-pci.c')
     version = (path / 'VERSION').read_text().strip()
     if not re.match(r'\d+\.\d+', version):
         die(f'{to}: cannot make sense of VERSION: {version}')

@@ -23,8 +23,8 @@ from .ui import die
 #: The first QEMU with the property, which is off there
 OPTION_SINCE = (10, 0)
 OPTION = {
-    'say': 'Or without a rebuild: add this option. It needs no patches and makes input '
-           'work, but leaves the other defects.',
+    'say': 'Without a rebuild, you can add this option instead. It needs no patches and '
+           'makes input work, but leaves the other defects.',
     'run': '-global pci-xhci.conditional-intr-mapping=on',
 }
 #: A Debian suite that no base is made for: its QEMU changes
@@ -113,7 +113,7 @@ def _suite(base: Base, suite: str) -> Values:
 def _other(newest: str, steps: Sequence[Tuple[str, str]], name: str) -> Values:
     return {'id': 'other', 'name': name, 'steps': _steps(steps),
             'why': f'The releases from {".".join(map(str, FIRST))} to {newest} were tried; older '
-                   'ones have no series. For any other, this takes the nearest series and says '
+                   'ones have no series. For any other, this uses the nearest series and says '
                    'what does not fit.'}
 
 
@@ -135,8 +135,8 @@ def _source_package(name: str) -> Tuple[Tuple[str, str], ...]:
 
 DEBIAN = Source(
     'debian', 'Debian', ('suites',),
-    (('Build the packages, with all that Debian turns on. This takes from half an hour to '
-      'several.', 'scripts/package {suite} --build'),
+    (('Build the packages, with everything that Debian turns on. This takes from half an '
+      'hour to several.', 'scripts/package {suite} --build'),
      ('Install those that replace packages you have.',
       'sudo apt-get install --only-upgrade ./work/package/{suite}/*.deb')),
     ('Ranges: {packaged}.',
@@ -145,8 +145,7 @@ DEBIAN = Source(
 
 OTHERS = (
     Source('ubuntu', 'Ubuntu', ('releases',), _source_package('ubuntu'),
-           ('Ranges: {packaged}, as far as they fit with the patches that Ubuntu has of its own. '
-            'This was not tried.',)),
+           ("Ranges: {packaged}, as far as they fit Ubuntu's own patches. This was not tried.",)),
 )
 
 PLAIN = (
@@ -185,8 +184,8 @@ PACKAGE_STEPS: Dict[str, Tuple[Tuple[str, str], ...]] = {
     'arch': (
         ('Copy the patch beside the PKGBUILD.',
          'cp {dir}/qemu-{release}-' + PREFIX + '.patch ~/qemu/'),
-        ('Add these lines to it. A `prepare()` that is there stays, and gets the line of this '
-         'one.', 'cat {dir}/PKGBUILD.' + PREFIX + ' >>~/qemu/PKGBUILD'),
+        ('Add these lines to it. If it already has a `prepare()`, add the line of this one '
+         'there.', 'cat {dir}/PKGBUILD.' + PREFIX + ' >>~/qemu/PKGBUILD'),
         ('Build and install it.', 'cd ~/qemu && makepkg -si')),
     'gentoo': (
         ('Copy the patches to where Portage looks for them.',
@@ -194,7 +193,7 @@ PACKAGE_STEPS: Dict[str, Tuple[Tuple[str, str], ...]] = {
         ('Build and install it.', 'sudo emerge --oneshot =app-emulation/qemu-{release}')),
     'fedora': (
         ('Copy the patches beside the spec.', 'cp {dir}/{release}/*.patch ~/qemu/'),
-        ('Name them after its last `Patch`.',
+        ('List them after its last `Patch`.',
          'sed -i "$(sed -n /^Patch/= ~/qemu/qemu.spec | tail -n 1)r '
          '{dir}/{release}/qemu.spec.' + PREFIX + '" ~/qemu/qemu.spec'),
         ('Build it.', 'cd ~/qemu && fedpkg local')),
@@ -214,7 +213,7 @@ def folder(packager: Packager) -> str:
 def _packaged(packager: Packager) -> Source:
     if packager.folder not in PACKAGE_STEPS:
         die(f'scripts/xhciseries/chooser.py has no commands for {packager.name}')
-    first = (f'Write the patches in the form that {packager.name} takes.',
+    first = (f'Write the patches in the form that {packager.name} needs.',
              f'scripts/dist --for {packager.folder}@{{release}}')
     steps = [(say, run.replace('{dir}', folder(packager)))
              for say, run in PACKAGE_STEPS[packager.folder]]

@@ -24,7 +24,7 @@ USAGE = '''scripts/lib/debian-series TREE --expected DIR [--only RANGE...]
 
 TEXT = '''
 Put the series into the debian/patches of an unpacked Debian source package of
-QEMU, the patches of which are applied, and write an entry in debian/changelog.
+QEMU whose patches are applied, and write an entry in debian/changelog.
 The patches themselves are not applied. scripts/package is the command to use.
 '''
 
@@ -195,7 +195,7 @@ def add_series(tree: Path, expected: Path, only: Sequence[Range], revision: int)
     changelog = tree / 'debian/changelog'
     listing = tree / 'debian/patches/series'
     if not changelog.is_file() or not (tree / 'VERSION').is_file():
-        die(f'{tree} is no unpacked source package of QEMU')
+        die(f'{tree} is not an unpacked source package of QEMU')
     # QEMU's source has names and code in other encodings
     text = changelog.read_text(encoding='utf-8', errors='surrogateescape')
     entry = newest_entry(text)

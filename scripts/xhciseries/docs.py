@@ -30,7 +30,7 @@ Check the Markdown files of this repository, or only FILE...:
   has each trace event. BINARY has to be a patched one, of 10.0 or later.
 
 Nothing is fetched from the network. The package cmark-gfm is needed. Prints
-what is wrong, one line for each, and fails if there is anything.
+one line for each error, and fails if there are any.
 '''
 
 #: Where text with examples is that is not Markdown.
@@ -176,7 +176,7 @@ class Checker:
             self.complain(where, f'no such file in the repository: {target}')
         elif anchor:
             if full.suffix != '.md':
-                self.complain(where, f'an anchor in what is no Markdown file: {target}')
+                self.complain(where, f'an anchor in a file that is not Markdown: {target}')
                 return
             if path not in self.pages:
                 self.pages[path] = read_page(full, path)

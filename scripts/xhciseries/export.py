@@ -32,12 +32,12 @@ A patch that several bases have is a file in the newest of these, and a link
 to that file in the others. The range 09xx goes to patches/common.
 
 Each range has a cover letter in the folder cover, with its subject and text
-from patches/cover/RANGE.txt and what is to be said of some bases alone from
+from patches/cover/RANGE.txt, and text for some bases only from
 patches/cover/bases.txt. The date of all patches and the version of the series
 are in patches/VERSION.
 
-What you changed in patches/ or tests/qtest and did not commit is never lost:
-if an export would, it fails.
+An export that would overwrite uncommitted changes in patches/ or tests/qtest
+fails.
 '''
 
 #: Every setting that could change a byte is fixed here.
@@ -317,7 +317,7 @@ class Writer:
                 continue
             if self.written.get(str(path)) != _digest(there):
                 die(f'{path.relative_to(TOP)} has changes that are not committed, and '
-                    'the export would overwrite it: commit it or take them back '
+                    'the export would overwrite them: commit or discard them '
                     '(these files are exported, see docs/series.md)')
 
     def write(self) -> None:

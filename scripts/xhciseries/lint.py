@@ -21,7 +21,7 @@ from .ui import Parser, run_main, say, scratch_dir
 USAGE = 'scripts/lint'
 
 TEXT = '''
-Look at the patches of all bases, without a QEMU tree and in a second:
+Check the patches of all bases, without a QEMU tree and in a second:
 numbers, subjects, width, trailers, dates, links and cover letters; and that
 the test files that each series adds are those in tests/qtest.
 '''
@@ -88,7 +88,7 @@ class Lint:
                     self.bad(where, 'is a folder')
                 continue
             if not re.fullmatch(r'\d{4}-[\w.-]+\.patch', path.name):
-                self.bad(where, 'is no patch')
+                self.bad(where, 'is not a patch')
                 continue
             known = of_patch(path.name)
             letter = path.name[2:] == '00-cover-letter.patch'

@@ -74,7 +74,7 @@ def for_release(release: str) -> List[Mail]:
     """The patches that a point release takes, as patches/releases says."""
     row = releases.read_record().get(release)
     if row is None or row.am == '-':
-        die(f'patches/releases does not say which patches QEMU {release} takes: '
+        die(f'patches/releases does not say which patches QEMU {release} needs: '
             'run scripts/releases --source')
     found: Dict[str, Mail] = {}
     for word in row.am.split():

@@ -40,12 +40,12 @@ USAGE = '''scripts/port FROM TO...|--all [COMMIT...] [--since REVISION]
 TEXT = '''
 Carry over to the trees of the bases TO what changed in the tree of FROM since
 its patches were last committed in this repository: commits that are new,
-changed, renamed, dropped or moved. Commits belong together by their subject.
+changed, renamed, dropped or moved. Commits are matched by subject.
 What TO has adapted for its QEMU stays: only the change itself is merged into
 it. With COMMIT, by its hash or subject: only these, changed or not.
 
-Shown at the end is git range-diff of each TO, before and after. Then build
-TO and run scripts/export TO.
+At the end, git range-diff shows each TO before and after. Then build TO and
+run scripts/export TO.
 
 If something conflicts, TO's tree stops there, as git rebase does: edit the
 files, git add them, and run scripts/port --continue TO. scripts/port --abort
@@ -343,7 +343,7 @@ class Port:
     # --- doing it -----------------------------------------------------------------
 
     def run(self, chosen: Sequence[Patch]) -> bool:
-        """Rebuild TO. False: a person is needed."""
+        """Rebuild TO. False: manual work is needed."""
         steps = self.plan(chosen)
         rows = self.todo(steps)
         repo = self.tree.repo
@@ -502,12 +502,12 @@ def _main(argv: Optional[Sequence[str]]) -> int:
         chosen = source.choose(commits)
         stopped = [base.name for base in targets if not port_to(source, base, chosen, temp)]
     if stopped:
-        die('a person is needed, see above, for: ' + ' '.join(stopped))
+        die('manual work is needed, see above, for: ' + ' '.join(stopped))
     return 0
 
 
 def port_to(source: Source, base: Base, chosen: Sequence[Patch], temp: Path) -> bool:
-    """Port to one base. False: a person is needed."""
+    """Port to one base. False: manual work is needed."""
     tree = Tree(base)
     with tree.locked():
         tree.need()

@@ -26,14 +26,14 @@ USAGE = '''scripts/releases --source REPOSITORY [COMMIT...]
        scripts/releases [--check]'''
 
 TEXT = '''
-Which release of QEMU takes which ranges of which series? With --source: try
+Find out which ranges of which series fit a release of QEMU. With --source: try
 each point release that the git repository has a tag for, from 7.2.16 on, and
 each COMMIT; with --tree: what is committed in a git tree of QEMU, such as a
 distribution's. On each, scripts/apply --to and plain git am have to give the
 same tree. The results go to patches/releases, one line for each release, and
 the tables in README.md (one line for each series) and docs/releases.md (all
-releases) are written from them; without --source and --tree, that is all that
-is done.
+releases) are written from them; without --source and --tree, only that is
+done.
 '''
 
 RECORD = PATCHES / 'releases'
@@ -234,7 +234,7 @@ def try_tree(path: Path, run: bool) -> Row:
     """Try what is committed in a tree, and build and test it if `run`."""
     source = Repo(path, users=True)
     if not source.ok('cat-file', '-e', 'HEAD:hw/usb/hcd-xhci-pci.c'):
-        die(f'{path} is no git tree of QEMU')
+        die(f'{path} is not a git tree of QEMU')
     release = source.version('HEAD')
     done = source.run('show', 'HEAD:debian/changelog')
     found = re.match(r'\S+ \(\S*\) ([a-z]+)', done.stdout.decode(errors='replace'))
@@ -364,7 +364,7 @@ def _with_table(path: Path, table: Sequence[str]) -> str:
         die(f'{name} is missing: restore it with git checkout {name}')
     text = path.read_text()
     if text.count(BEGIN + '\n') != 1 or text.count(END) != 1:
-        die(f'{name} lacks the lines between which the table goes: {BEGIN} and {END}')
+        die(f'{name} lacks the lines around the table: {BEGIN} and {END}')
     head, _, rest = text.partition(BEGIN + '\n')
     tail = rest.partition(END)[2]
     return head + BEGIN + '\n' + '\n'.join(table) + '\n' + END + tail

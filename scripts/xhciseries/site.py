@@ -20,7 +20,7 @@ from .ui import Parser, die, run_main
 USAGE = 'scripts/site [--out DIR]'
 
 TEXT = '''
-Write the documentation as one page for a browser, index.html: the beginning
+Write the documentation as one web page, index.html: the beginning
 of README.md, a chooser that shows which commands a QEMU needs, the table of
 releases, and all documents that docs/README.md leads to. The page needs no
 network and no server: open the file, or send it to somebody.
@@ -191,8 +191,8 @@ def page() -> str:
     site = Site()
     title, text = split_title(README, read(README))
     if AFTER_INTRO not in text:
-        die(f'{README} has no heading "{AFTER_INTRO.strip()}", which ends what is at the '
-            'top of the page')
+        die(f'{README} has no heading "{AFTER_INTRO.strip()}", which ends the top '
+            'of the page')
     rows = list(read_record().values())
     parts = {
         'title': html.escape(title),
@@ -215,7 +215,7 @@ def page() -> str:
     try:
         return string.Template(read('docs/site/page.html')).substitute(parts)
     except (KeyError, ValueError) as error:
-        die(f'docs/site/page.html has a name that there is nothing for: {error}')
+        die(f'docs/site/page.html has a name without a value: {error}')
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -71,7 +71,7 @@ class Code:
                 try:
                     tree = ast.parse(text, name)
                 except SyntaxError as error:
-                    die(f'{name} is no Python: line {error.lineno}: {error.msg}')
+                    die(f'{name} is not valid Python: line {error.lineno}: {error.msg}')
                 self.uses[name], self.runs[name] = self._python(name, tree)
             elif kind == 'shell' or name == 'meson.build':
                 self.uses[name], self.runs[name] = self._shell(text)
@@ -191,7 +191,7 @@ def amiss() -> List[str]:
         for other in sorted(others):
             one, two = room_of(name), room_of(other)
             if not one or not two:
-                found.append(f'{name} uses {other}: one of them is in no room')
+                found.append(f'{name} uses {other}: one of them is in no component')
             elif order.index(one.name) > order.index(two.name):
                 found.append(f'{name} uses {other}, which is further up')
     ring = code.cycle()
