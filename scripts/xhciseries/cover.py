@@ -101,6 +101,12 @@ def letter(known: Range, base: str, mails: Sequence[Mail], stat: str) -> Optiona
         '')).encode('utf-8', 'surrogateescape')
 
 
+def renewed(known: Range, base: str, mails: Sequence[Mail], old: bytes) -> bytes:
+    """The letter of patches that a tree cannot hold: of these only the text is new."""
+    stat = old.decode('utf-8', 'surrogateescape').partition(f'\n\n{shortlog(mails)}\n')[2]
+    return letter(known, base, mails, stat) or old
+
+
 def _folded(line: str) -> str:
     return textwrap.fill(line, 76, subsequent_indent=' ', break_long_words=False,
                          break_on_hyphens=False)

@@ -98,7 +98,10 @@ def generate(tree: Tree, temp: Path) -> Generated:
         made.files.update(_merged_upstream(tree, {}))
     kept = cover.file_name(UPSTREAM)
     if not series.get(UPSTREAM) and (PATCHES / tree.base.name / kept).exists():
-        made.files[kept] = layout.read(tree.base.name)[kept]
+        mails = [Mail(name, data) for name, data in sorted(made.files.items())
+                 if name.startswith(UPSTREAM.code)]
+        made.files[kept] = cover.renewed(UPSTREAM, tree.base.name, mails,
+                                         layout.read(tree.base.name)[kept])
     if 'MAINTAINERS' in repo.out('diff', '--name-only', 'base', 'series').split():
         die(f'a commit of {tree.path} touches MAINTAINERS: no patch may '
             '(MAINTAINERS-snippet has what to add there)')

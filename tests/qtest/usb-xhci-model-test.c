@@ -1,11 +1,15 @@
 /*
  * QTest testcase for xHCI interrupters: a reference model
  *
- * A small model of interrupters, interrupt modes and lines, written from the
- * xHCI specification, revision 1.2, and not from QEMU's device.  The same
- * operations are done to the model and to the device, and after each of them
- * registers, event rings, INTx and messages are compared.  The operations are
- * those of drivers (a table of profiles), or drawn at random.
+ * A small model of interrupters, event rings, interrupt modes and lines,
+ * written from the xHCI specification, revision 1.2, and from PCI 3.0, and not
+ * from QEMU's device.  The same operations are done to the model and to the
+ * device, and after each of them registers, the memory of event rings, INTx,
+ * messages and the Pending Bit Array are compared.  The operations are those
+ * of drivers (a table of profiles), or drawn at random.
+ *
+ * Where the specification leaves it to the device what a guest sees, the model
+ * takes what the device says, and goes on from there.
  *
  * The environment variables XHCI_MODEL_STEPS and XHCI_MODEL_SEED set the length
  * and the seed of the random walk.  A failure prints the seed, the number of
@@ -27,25 +31,45 @@
 /* Interrupters whose rings are set up; events go to one more than these */
 #define NUM_RINGS           4
 
-/* Leaves room for the event that says that the ring is full */
-#define MAX_EVENTS          (QXHCI_RING_TRBS - 4)
+/* Event ring segments: how many TRBs (6.5), and between how many to move */
+#define MIN_TRBS            16
+#define MAX_TRBS            24
+#define NUM_SEGMENTS        2
+#define ERST_STRIDE         64
+
+/* Host Controller Event, 6.4.2.6 and 6.4.5; Connect Status Change, 5.4.8 */
+#define TRB_EV_HOST         37
+#define CC_EVENT_RING_FULL  21
+#define PORTSC_CSC          BIT(17)
+
+#define HOTPLUG_ID          "walk"
 
 #define DEFAULT_STEPS       1000
 #define DEFAULT_SEED        1
 #define OPS_SHOWN           40
 
 typedef struct ModelIntr {
+    /* Registers, 5.5.2 */
     bool ie;
     bool ip;
     bool ehb;
+    uint32_t erstsz;
+    uint64_t erdp;
     /* Interrupt Pending Enable, 4.17.5 */
     bool ipe;
-    /* PCI: message held back by a mask */
-    bool pba;
+
+    /* An interrupt is due, and a mask holds its message back */
+    bool held;
+    /* Entry of the MSI-X table: mask, dword of x->msg, low bits of the data */
     bool masked;
-    /* TRB pointers of the events that the guest has not taken */
-    unsigned int num_events;
-    uint64_t events[QXHCI_RING_TRBS];
+    unsigned int msg, data;
+
+    /* The event ring, 4.9.4: which of the segments, and of what size */
+    bool enabled;
+    unsigned int segment, size;
+    /* Where the guest and the controller are, and events in between */
+    unsigned int dequeue, enqueue, num_events;
+    bool cycle;
 } ModelIntr;
 
 typedef struct Model {
@@ -55,6 +79,8 @@ typedef struct Model {
     ModelIntr intr[NUM_RINGS];
     /* Vectors of the messages that were sent in this step */
     uint32_t messages;
+    /* All segments, little-endian: what the controller must have written */
+    QXHCITrb memory[NUM_RINGS][NUM_SEGMENTS][MAX_TRBS];
 } Model;
 
 typedef struct ModelTest {
@@ -62,6 +88,14 @@ typedef struct ModelTest {
     QPCIBus *bus;
     QXHCIDevice dev;
     Model m;
+
+    /* Guest memory with the segments, and the tables that point at them */
+    uint64_t memory, erst;
+    /* In the BAR; and the data of all MSI-X messages, without the low bits */
+    uint64_t msix_table, msix_pba;
+    uint32_t msg_data;
+    /* Where the USB device is that comes and goes, or 0 */
+    unsigned int hot_port;
 
     bool conditional;
     GRand *rand;
@@ -98,12 +132,10 @@ static void model_signal(Model *m, unsigned int n)
         }
         break;
     case QXHCI_MSIX:
-        if (level) {
-            if (m->maskall || i->masked) {
-                i->pba = true;
-            } else {
-                m->messages |= BIT(n);
-            }
+        if (level && (m->maskall || i->masked)) {
+            i->held = true;
+        } else if (level) {
+            m->messages |= BIT(n);
             i->ip = false;
         }
         break;
@@ -130,6 +162,21 @@ static void model_check(Model *m, unsigned int n)
     model_signal(m, n);
 }
 
+/*
+ * The guest says that it has served interrupter @n: of that, no message is due
+ * any more (PCI 3.0, 6.8.3.5).  If events are left, the next one will be.
+ */
+static void model_clear_ehb(Model *m, unsigned int n)
+{
+    ModelIntr *i = &m->intr[n];
+
+    i->ehb = false;
+    if (i->held) {
+        i->held = false;
+        i->ip = false;
+    }
+}
+
 /* After m->msi or m->msix changed from what @old says */
 static void model_mode_changed(Model *m, QXHCIMode old)
 {
@@ -140,12 +187,14 @@ static void model_mode_changed(Model *m, QXHCIMode old)
     }
     m->intx = false;
     for (unsigned int n = 0; n < NUM_RINGS; n++) {
-        /* A message that was not sent leaves its interrupter pending */
-        if (old == QXHCI_MSIX && m->intr[n].pba) {
-            m->intr[n].pba = false;
-            m->intr[n].ip = true;
+        ModelIntr *i = &m->intr[n];
+
+        /* What was not told to the guest in one way will be in the other */
+        if (i->held && !i->ip) {
+            i->ip = true;
             m->eint = true;
         }
+        i->held = false;
     }
     model_signal_all(m);
 }
@@ -156,119 +205,222 @@ static void model_unmask(Model *m)
     for (unsigned int n = 0; n < NUM_RINGS; n++) {
         ModelIntr *i = &m->intr[n];
 
-        if (m->msix && !m->maskall && !i->masked && i->pba) {
-            i->pba = false;
+        if (!m->maskall && !i->masked && i->held) {
+            i->held = false;
+            i->ip = false;
             m->messages |= BIT(n);
         }
     }
 }
 
+/* Writes a TRB for the Event Ring, and moves on, 4.9.4 */
+static void model_put(Model *m, unsigned int n, uint64_t parameter,
+                      unsigned int cc, uint32_t control)
+{
+    ModelIntr *i = &m->intr[n];
+
+    m->memory[n][i->segment][i->enqueue] = (QXHCITrb) {
+        .parameter = cpu_to_le64(parameter),
+        .status = cpu_to_le32(cc << 24),
+        .control = cpu_to_le32(control | i->cycle),
+    };
+    i->num_events++;
+    if (++i->enqueue == i->size) {
+        i->enqueue = 0;
+        i->cycle = !i->cycle;
+    }
+}
+
+/*
+ * An event for interrupter @n.  The last TRB that is free is for the Event
+ * Ring Full Error, and nothing overwrites what the guest has not taken, 4.9.4.
+ * There, the controller fetches no TRBs until the guest moves ERDP.  QEMU goes
+ * on, and loses the event that is in the way and those that follow.
+ */
+static void model_event(Model *m, unsigned int n, uint64_t parameter,
+                        unsigned int cc, uint32_t control)
+{
+    ModelIntr *i = &m->intr[n];
+
+    /* 5.5.2.3.1: undefined for a ring that is disabled; QEMU drops it */
+    if (!i->enabled || i->num_events == i->size - 1) {
+        return;
+    }
+    if (i->num_events == i->size - 2) {
+        model_put(m, n, 0, CC_EVENT_RING_FULL, TRB_EV_HOST << 10);
+    } else {
+        model_put(m, n, parameter, cc, control);
+    }
+    i->ipe = true;
+    model_check(m, n);
+}
+
+/* HCRST, 5.4.1: MSI and MSI-X stay as they are, but nothing is due */
+static void model_reset(Model *m)
+{
+    for (unsigned int n = 0; n < NUM_RINGS; n++) {
+        ModelIntr *i = &m->intr[n];
+
+        *i = (ModelIntr) {
+            .masked = i->masked, .msg = i->msg, .data = i->data,
+        };
+    }
+    m->inte = m->running = m->eint = m->intx = false;
+}
+
 /* Comparison */
 
-G_GNUC_PRINTF(2, 3)
-static void mt_fail(ModelTest *t, const char *fmt, ...)
+/* Fails if @what, of interrupter or place @n, is not @want on the device */
+static void mt_expect(ModelTest *t, const char *what, unsigned int n,
+                      uint64_t is, uint64_t want)
 {
-    va_list ap;
-
-    fprintf(stderr, "model and device differ after XHCI_MODEL_STEPS=%u "
-            "with XHCI_MODEL_SEED=%u:\n  ", t->step, t->seed);
-    va_start(ap, fmt);
-    vfprintf(stderr, fmt, ap);
-    va_end(ap);
-    fprintf(stderr, "\nthe last operations:\n");
+    if (is == want) {
+        return;
+    }
+    fprintf(stderr, "model and device differ after XHCI_MODEL_STEPS=%u with "
+            "XHCI_MODEL_SEED=%u:\n  %s (%u) is 0x%" PRIx64 " and not 0x%"
+            PRIx64 "\nthe last operations:\n", t->step, t->seed, what, n, is,
+            want);
     for (unsigned int i = 0; i < OPS_SHOWN; i++) {
-        unsigned int n = t->step + 1 + i;
+        unsigned int op = t->step + 1 + i;
 
-        if (n >= OPS_SHOWN && t->ops[n % OPS_SHOWN]) {
-            fprintf(stderr, "  %u %s\n", n - OPS_SHOWN,
-                    t->ops[n % OPS_SHOWN]);
+        if (op >= OPS_SHOWN && t->ops[op % OPS_SHOWN]) {
+            fprintf(stderr, "  %u %s\n", op - OPS_SHOWN,
+                    t->ops[op % OPS_SHOWN]);
         }
     }
     g_assert_not_reached();
 }
 
-static void mt_compare_ring(ModelTest *t, unsigned int n)
+/*
+ * All segments, also those that are not in use: an event must be there, be the
+ * right one, and not be anywhere else.
+ */
+static void mt_compare_rings(ModelTest *t)
 {
-    const ModelIntr *i = &t->m.intr[n];
-    QXHCITrb ev;
+    Model *m = &t->m;
+    QXHCITrb memory[NUM_RINGS][NUM_SEGMENTS][MAX_TRBS];
+    QXHCITrb *is = memory[0][0], *want = m->memory[0][0];
 
-    if (i->num_events) {
-        uint64_t last = i->events[i->num_events - 1];
+    qtest_memread(t->bus->qts, t->memory, memory, sizeof(memory));
+    if (!memcmp(memory, m->memory, sizeof(memory))) {
+        return;
+    }
+    for (unsigned int i = 0; i < sizeof(memory) / sizeof(*is); i++) {
+        unsigned int segment = i / MAX_TRBS;
+        g_autofree char *what = g_strdup_printf(
+            "event ring %u, segment %u, TRB", segment / NUM_SEGMENTS,
+            segment % NUM_SEGMENTS);
 
-        if (!qxhci_event_peek(t->x, n, i->num_events - 1, &ev)) {
-            mt_fail(t, "an event is missing on ring %u", n);
+        mt_expect(t, what, i % MAX_TRBS, le64_to_cpu(is[i].parameter),
+                  le64_to_cpu(want[i].parameter));
+        mt_expect(t, what, i % MAX_TRBS, le32_to_cpu(is[i].status),
+                  le32_to_cpu(want[i].status));
+        mt_expect(t, what, i % MAX_TRBS, le32_to_cpu(is[i].control),
+                  le32_to_cpu(want[i].control));
+    }
+}
+
+static void mt_compare_messages(ModelTest *t)
+{
+    Model *m = &t->m;
+    uint32_t data[QXHCI_MAX_INTRS], want[QXHCI_MAX_INTRS] = { };
+    uint32_t any = 0;
+
+    qtest_memread(t->bus->qts, t->x->msg, data, sizeof(data));
+    for (unsigned int v = 0; v < QXHCI_MAX_INTRS; v++) {
+        if (!(m->messages & BIT(v))) {
+            continue;
         }
-        if (ev.parameter != last) {
-            mt_fail(t, "event on ring %u is for 0x%" PRIx64 " and not 0x%"
-                    PRIx64, n, ev.parameter, last);
+        if (model_mode(m) == QXHCI_MSIX) {
+            want[m->intr[v].msg] = t->msg_data | m->intr[v].data;
+        } else if (!want[0] || le32_to_cpu(data[0]) == (t->msg_data | v)) {
+            /* All MSI vectors have one address: one of the messages is there */
+            want[0] = t->msg_data | v;
         }
     }
-    if (qxhci_event_peek(t->x, n, i->num_events, &ev)) {
-        mt_fail(t, "an event is on ring %u that must not be, for 0x%" PRIx64,
-                n, ev.parameter);
+    for (unsigned int i = 0; i < QXHCI_MAX_INTRS; i++) {
+        mt_expect(t, "message at", i, le32_to_cpu(data[i]), want[i]);
+        any |= data[i];
     }
+    if (any) {
+        qtest_memset(t->bus->qts, t->x->msg, 0, sizeof(data));
+    }
+    m->messages = 0;
 }
 
 static void mt_compare(ModelTest *t)
 {
     Model *m = &t->m;
     uint32_t sts = qxhci_oper_read(t->x, QXHCI_USBSTS);
-    uint32_t messages = qxhci_take_messages(t->x);
-    bool intx = qxhci_intx(t->x);
     uint32_t regs[NUM_RINGS][8];
+    uint32_t held = 0;
 
-    if (sts & QXHCI_USBSTS_HCE) {
-        mt_fail(t, "controller error");
-    }
-    if (!!(sts & QXHCI_USBSTS_EINT) != m->eint) {
-        mt_fail(t, "EINT is not %u", m->eint);
-    }
-    if (intx != m->intx) {
-        mt_fail(t, "INTx is not %u", m->intx);
-    }
-    if (model_mode(m) == QXHCI_MSI && messages != m->messages) {
-        /* All MSI vectors have one address: one of the messages is there */
-        if (!is_power_of_2(messages) || !(messages & m->messages)) {
-            mt_fail(t, "messages 0x%x and not of 0x%x", messages, m->messages);
-        }
-    } else if (messages != m->messages) {
-        mt_fail(t, "messages 0x%x and not 0x%x", messages, m->messages);
-    }
-    m->messages = 0;
+    mt_expect(t, "HCE", 0, !!(sts & QXHCI_USBSTS_HCE), false);
+    mt_expect(t, "EINT", 0, !!(sts & QXHCI_USBSTS_EINT), m->eint);
+    mt_expect(t, "INTx", 0, qxhci_intx(t->x), m->intx);
+    mt_compare_messages(t);
 
     /* In one go, as this is where the time of a long walk goes */
     qpci_memread(&t->x->pdev, t->x->bar, t->x->runtime + 0x20, regs,
                  sizeof(regs));
     for (unsigned int n = 0; n < NUM_RINGS; n++) {
-        const ModelIntr *i = &m->intr[n];
+        ModelIntr *i = &m->intr[n];
         uint32_t iman = le32_to_cpu(regs[n][QXHCI_IMAN / 4]);
         uint32_t erdp = le32_to_cpu(regs[n][QXHCI_ERDP / 4]);
 
-        if (!!(iman & QXHCI_IMAN_IP) != i->ip) {
-            mt_fail(t, "IP of interrupter %u is not %u", n, i->ip);
+        if (i->held) {
+            /*
+             * 4.17.5: IP goes when the message is written.  Here, a mask holds
+             * it back: the device may clear IP now, or when it sends it.
+             */
+            i->ip = iman & QXHCI_IMAN_IP;
+            held |= BIT(n);
         }
-        if (!!(iman & QXHCI_IMAN_IE) != i->ie) {
-            mt_fail(t, "IE of interrupter %u is not %u", n, i->ie);
-        }
-        if (!!(erdp & QXHCI_ERDP_EHB) != i->ehb) {
-            mt_fail(t, "EHB of interrupter %u is not %u", n, i->ehb);
-        }
-        mt_compare_ring(t, n);
+        mt_expect(t, "IP", n, !!(iman & QXHCI_IMAN_IP), i->ip);
+        mt_expect(t, "IE", n, !!(iman & QXHCI_IMAN_IE), i->ie);
+        mt_expect(t, "EHB", n, !!(erdp & QXHCI_ERDP_EHB), i->ehb);
+        mt_expect(t, "ERDP", n, erdp & ~0xf, (uint32_t)i->erdp);
+        mt_expect(t, "ERDP, high", n,
+                  le32_to_cpu(regs[n][QXHCI_ERDP / 4 + 1]), i->erdp >> 32);
+        mt_expect(t, "ERSTSZ", n, le32_to_cpu(regs[n][QXHCI_ERSTSZ / 4]),
+                  i->erstsz);
     }
+    if (m->msix) {
+        /* PCI 3.0, 6.8.2.9 */
+        mt_expect(t, "Pending Bit Array", 0,
+                  qpci_io_readl(&t->x->pdev, t->x->bar, t->msix_pba), held);
+    }
+    mt_compare_rings(t);
 }
 
 /* Operations, each on model and device */
 
+/* Compares what the last operation left, and begins another */
 G_GNUC_PRINTF(2, 3)
 static void mt_op(ModelTest *t, const char *fmt, ...)
 {
-    char **op = &t->ops[++t->step % OPS_SHOWN];
+    char **op = &t->ops[(t->step + 1) % OPS_SHOWN];
     va_list ap;
 
+    mt_compare(t);
+    t->step++;
     g_free(*op);
     va_start(ap, fmt);
     *op = g_strdup_vprintf(fmt, ap);
     va_end(ap);
+}
+
+static void mt_write64(ModelTest *t, uint64_t offset, uint64_t val)
+{
+    qpci_io_writel(&t->x->pdev, t->x->bar, offset, val);
+    qpci_io_writel(&t->x->pdev, t->x->bar, offset + 4, val >> 32);
+}
+
+static void mt_intr_write64(ModelTest *t, unsigned int n, uint32_t reg,
+                            uint64_t val)
+{
+    mt_write64(t, t->x->runtime + 0x20 + 0x20 * n + reg, val);
 }
 
 /* A transfer with Interrupter Target @target */
@@ -280,19 +432,16 @@ static void op_event(ModelTest *t, unsigned int target)
     unsigned int ring = mapping ? target : 0;
     uint64_t trb;
 
-    if (!m->running ||
-        (ring < NUM_RINGS && m->intr[ring].num_events == MAX_EVENTS)) {
+    if (!m->running) {
         return;
     }
     mt_op(t, "event for interrupter %u", target);
     trb = qxhci_submit_get_descriptor(t->x, &t->dev, target);
-    /* 5.5.2.3.1, 6.4.1: else there is no such ring or interrupter */
+    /* 6.4.1: else there is no such interrupter */
     if (ring < NUM_RINGS) {
-        ModelIntr *i = &m->intr[ring];
-
-        i->events[i->num_events++] = trb;
-        i->ipe = true;
-        model_check(m, ring);
+        model_event(m, ring, trb, QXHCI_CC_SUCCESS,
+                    QXHCI_TRB_EV_TRANSFER << 10 | QXHCI_EP0 << 16 |
+                    t->dev.slot << 24);
     }
 }
 
@@ -307,31 +456,86 @@ static void op_iman(ModelTest *t, unsigned int n, bool clear_ip, bool ie)
     model_check(&t->m, n);
 }
 
-/* Takes @count events off ring @n, and writes ERDP */
+static uint64_t mt_segment(ModelTest *t, unsigned int n)
+{
+    return t->memory +
+        sizeof(QXHCITrb) * MAX_TRBS * (n * NUM_SEGMENTS + t->m.intr[n].segment);
+}
+
+/* Takes @count events off ring @n, which were compared, and writes ERDP */
 static void op_erdp(ModelTest *t, unsigned int n, unsigned int count, bool ehb)
 {
     ModelIntr *i = &t->m.intr[n];
-    QXHCITrb ev;
 
     mt_op(t, "ERDP[%u]: %u of %u events taken%s", n, count, i->num_events,
           ehb ? ", EHB cleared" : "");
-    for (unsigned int e = 0; e < count; e++) {
-        if (!qxhci_event_pop(t->x, n, &ev) || ev.parameter != i->events[e]) {
-            mt_fail(t, "event %u on ring %u is not the one expected", e, n);
-        }
-    }
+    i->dequeue = (i->dequeue + count) % i->size;
     i->num_events -= count;
-    memmove(i->events, i->events + count,
-            i->num_events * sizeof(i->events[0]));
-    qxhci_write_erdp(t->x, n, ehb);
+    i->erdp = mt_segment(t, n) + i->dequeue * QXHCI_TRB_SIZE;
+    mt_intr_write64(t, n, QXHCI_ERDP, i->erdp | (ehb ? QXHCI_ERDP_EHB : 0));
 
-    if (ehb) {
-        i->ehb = false;
-        /* PCI: a message whose cause is gone is not pending any more */
-        i->pba = false;
-    }
     i->ipe &= i->num_events > 0;
+    if (ehb) {
+        model_clear_ehb(&t->m, n);
+    }
     model_check(&t->m, n);
+}
+
+/*
+ * Sets up ring @n, which is not in use, in its segment @segment, 4.9.4
+ * @erdp_last: in which order to write the registers; ERSTBA starts the ring
+ */
+static void mt_set_up_ring(ModelTest *t, unsigned int n, unsigned int segment,
+                           unsigned int size, bool erdp_last)
+{
+    ModelIntr *i = &t->m.intr[n];
+    uint64_t erst = t->erst + (n * NUM_SEGMENTS + segment) * ERST_STRIDE;
+    uint64_t entry[2];
+
+    i->segment = segment;
+    i->size = size;
+    i->dequeue = i->enqueue = i->num_events = 0;
+    i->erdp = mt_segment(t, n);
+    i->erstsz = 1;
+    i->enabled = i->cycle = true;
+    i->ipe = false;
+    memset(t->m.memory[n][segment], 0, sizeof(t->m.memory[n][segment]));
+
+    qtest_memset(t->bus->qts, i->erdp, 0, sizeof(t->m.memory[n][segment]));
+    entry[0] = cpu_to_le64(i->erdp);
+    entry[1] = cpu_to_le64(size);
+    qtest_memwrite(t->bus->qts, erst, entry, sizeof(entry));
+    if (!erdp_last) {
+        mt_intr_write64(t, n, QXHCI_ERDP, i->erdp);
+    }
+    qxhci_intr_write(t->x, n, QXHCI_ERSTSZ, 1);
+    mt_intr_write64(t, n, QXHCI_ERSTBA, erst);
+    if (erdp_last) {
+        mt_intr_write64(t, n, QXHCI_ERDP, i->erdp);
+    }
+}
+
+static void op_set_up_ring(ModelTest *t, unsigned int n, unsigned int segment,
+                           unsigned int size, bool erdp_last)
+{
+    mt_op(t, "ring %u anew, in segment %u, %u TRBs, ERDP written %s", n,
+          segment, size, erdp_last ? "last" : "first");
+    mt_set_up_ring(t, n, segment, size, erdp_last);
+}
+
+/* 5.5.2.3.1: any ring but the primary one; with @erstba, for good */
+static void op_disable_ring(ModelTest *t, unsigned int n, bool erstba)
+{
+    ModelIntr *i = &t->m.intr[n];
+
+    mt_op(t, "ring %u off%s", n, erstba ? ", ERSTBA = 0" : "");
+    qxhci_intr_write(t->x, n, QXHCI_ERSTSZ, 0);
+    i->erstsz = 0;
+    i->enabled = false;
+    if (erstba) {
+        mt_intr_write64(t, n, QXHCI_ERSTBA, 0);
+        i->ipe = false;
+    }
 }
 
 static void op_usbcmd(ModelTest *t, bool running, bool inte)
@@ -351,14 +555,19 @@ static void op_clear_eint(ModelTest *t)
     t->m.eint = false;
 }
 
-static void op_msi(ModelTest *t, bool on, unsigned int len)
+/* MSI Enable, MSI-X Enable, or the MSI-X Function Mask */
+static void op_mode_bit(ModelTest *t, QXHCIModeBit bit, bool on,
+                        unsigned int len)
 {
+    static const char *const names[] = { "MSI", "MSI-X", "function mask" };
+    bool *const bits[] = { &t->m.msi, &t->m.msix, &t->m.maskall };
     QXHCIMode old = model_mode(&t->m);
 
-    mt_op(t, "MSI %s, %u bytes", on ? "on" : "off", len);
-    qxhci_write_bit(t->x, QXHCI_MSI_ENABLE, on, len);
-    t->m.msi = on;
+    mt_op(t, "%s %s, %u bytes", names[bit], on ? "on" : "off", len);
+    qxhci_write_bit(t->x, bit, on, len);
+    *bits[bit] = on;
     model_mode_changed(&t->m, old);
+    model_unmask(&t->m);
 }
 
 /* May change the number of vectors while MSI is on */
@@ -369,30 +578,40 @@ static void op_msi_vectors(ModelTest *t, unsigned int vectors)
     t->m.msi_vectors = vectors;
 }
 
-static void op_msix(ModelTest *t, bool on, unsigned int len)
-{
-    QXHCIMode old = model_mode(&t->m);
-
-    mt_op(t, "MSI-X %s, %u bytes", on ? "on" : "off", len);
-    qxhci_write_bit(t->x, QXHCI_MSIX_ENABLE, on, len);
-    t->m.msix = on;
-    model_mode_changed(&t->m, old);
-}
-
-static void op_maskall(ModelTest *t, bool on, unsigned int len)
-{
-    mt_op(t, "MSI-X function mask %s, %u bytes", on ? "on" : "off", len);
-    qxhci_write_bit(t->x, QXHCI_MSIX_MASKALL, on, len);
-    t->m.maskall = on;
-    model_unmask(&t->m);
-}
-
 static void op_mask(ModelTest *t, unsigned int n, bool on)
 {
     mt_op(t, "MSI-X vector %u %smasked", n, on ? "" : "un");
     qxhci_msix_mask(t->x, n, on);
     t->m.intr[n].masked = on;
     model_unmask(&t->m);
+}
+
+/*
+ * Writes address and data of vector @n, which is masked, and reads them back.
+ * The message may be held back already: it goes to where the entry says when
+ * it is sent.
+ */
+static void op_msix_entry(ModelTest *t, unsigned int n, unsigned int msg,
+                          unsigned int data)
+{
+    uint64_t entry = t->msix_table + n * PCI_MSIX_ENTRY_SIZE;
+    uint64_t addr = t->x->msg + 4 * msg;
+    uint32_t want[4] = {
+        addr, addr >> 32, t->msg_data | data, t->m.intr[n].masked
+    };
+
+    mt_op(t, "MSI-X vector %u: to %u, data 0x%x", n, msg, data);
+    mt_write64(t, entry + PCI_MSIX_ENTRY_LOWER_ADDR, addr);
+    qpci_io_writel(&t->x->pdev, t->x->bar, entry + PCI_MSIX_ENTRY_DATA,
+                   t->msg_data | data);
+    t->m.intr[n].msg = msg;
+    t->m.intr[n].data = data;
+
+    for (unsigned int i = 0; i < ARRAY_SIZE(want); i++) {
+        mt_expect(t, "dword of the entry", i,
+                  qpci_io_readl(&t->x->pdev, t->x->bar, entry + 4 * i),
+                  want[i]);
+    }
 }
 
 /* The line is disabled behind the status bit that is compared */
@@ -406,6 +625,64 @@ static void op_intx_disable(ModelTest *t, bool on)
     qpci_config_writew(&t->x->pdev, PCI_COMMAND, cmd);
 }
 
+static void mt_clear_port_change(ModelTest *t, unsigned int port)
+{
+    qxhci_oper_write(t->x, QXHCI_PORTSC(port), QXHCI_PORTSC_PP | PORTSC_CSC);
+}
+
+/* The port that has a USB device, other than the keyboard */
+static unsigned int mt_find_port(ModelTest *t)
+{
+    for (unsigned int port = 1; port <= t->x->max_ports; port++) {
+        if (port != t->dev.port &&
+            qxhci_oper_read(t->x, QXHCI_PORTSC(port)) & QXHCI_PORTSC_CCS) {
+            return port;
+        }
+    }
+    g_assert_not_reached();
+}
+
+/*
+ * Plugs in a second USB device, or unplugs it.  The change bit, which is clear
+ * before, makes an event for interrupter 0 (4.19.2), and the guest clears it.
+ */
+static void op_plug(ModelTest *t, bool on)
+{
+    unsigned int port = t->hot_port;
+    uint32_t portsc;
+
+    mt_op(t, "USB device %splugged", on ? "" : "un");
+    if (on) {
+        qtest_qmp_assert_success(t->bus->qts,
+            "{ 'execute': 'device_add', 'arguments': {"
+            "  'driver': 'usb-kbd', 'id': '" HOTPLUG_ID "' } }");
+        port = mt_find_port(t);
+    } else {
+        qtest_qmp_device_del(t->bus->qts, HOTPLUG_ID);
+    }
+    portsc = qxhci_oper_read(t->x, QXHCI_PORTSC(port));
+    mt_expect(t, "CCS", port, !!(portsc & QXHCI_PORTSC_CCS), on);
+    mt_expect(t, "CSC", port, !!(portsc & PORTSC_CSC), true);
+    mt_clear_port_change(t, port);
+    t->hot_port = on ? port : 0;
+
+    /* A halted controller tells nothing */
+    if (t->m.running) {
+        model_event(&t->m, 0, port << 24, QXHCI_CC_SUCCESS,
+                    QXHCI_TRB_EV_PORT << 10);
+    }
+}
+
+static unsigned int pick(ModelTest *t, unsigned int below)
+{
+    return g_rand_int_range(t->rand, 0, below);
+}
+
+static unsigned int pick_size(ModelTest *t)
+{
+    return MIN_TRBS + pick(t, MAX_TRBS - MIN_TRBS + 1);
+}
+
 /*
  * Brings up the controller after a reset of it, in the mode that it is in.
  * The interrupts of the commands that take are all served.
@@ -416,34 +693,49 @@ static void mt_start(ModelTest *t)
 
     qxhci_start(t->x, NUM_RINGS);
     qxhci_device_init(t->x, &t->dev);
+    for (unsigned int port = 1; port <= t->x->max_ports; port++) {
+        if (port != t->dev.port) {
+            mt_clear_port_change(t, port);
+        }
+    }
     qxhci_drain(t->x);
     qxhci_oper_write(t->x, QXHCI_USBSTS, QXHCI_USBSTS_EINT);
 
+    /* From the rings of libqos to those of the model */
+    qxhci_oper_write(t->x, QXHCI_USBCMD, QXHCI_USBCMD_INTE);
     for (unsigned int n = 0; n < NUM_RINGS; n++) {
-        ModelIntr *i = &m->intr[n];
-
-        i->ip = i->ehb = i->ipe = i->pba = false;
-        i->num_events = 0;
-        i->ie = true;
+        m->intr[n].ie = true;
+        mt_set_up_ring(t, n, 0, t->rand ? pick_size(t) : MAX_TRBS, false);
     }
+    qxhci_oper_write(t->x, QXHCI_USBCMD, QXHCI_USBCMD_INTE | QXHCI_USBCMD_RS);
     m->running = m->inte = true;
-    m->eint = m->intx = false;
 }
 
 static void op_hcrst(ModelTest *t)
 {
     mt_op(t, "HCRST");
+    qxhci_oper_write(t->x, QXHCI_USBCMD, QXHCI_USBCMD_HCRST);
+    model_reset(&t->m);
+    mt_compare(t);
     mt_start(t);
 }
 
 /* After realize or a reset of the PCI function: all is off */
 static void mt_start_pci(ModelTest *t)
 {
-    memset(&t->m, 0, sizeof(t->m));
-    t->m.msi_vectors = 1;
+    model_reset(&t->m);
+    t->m.msi = t->m.msix = t->m.maskall = false;
+    mt_compare(t);
     /* The messages of all modes, which also unmasks the MSI-X vectors */
     qxhci_setup_msix(t->x);
     qxhci_setup_msi(t->x, 1);
+    t->m.msi_vectors = 1;
+    t->msg_data = qpci_io_readl(&t->x->pdev, t->x->bar,
+                                t->msix_table + PCI_MSIX_ENTRY_DATA);
+    for (unsigned int n = 0; n < NUM_RINGS; n++) {
+        t->m.intr[n].msg = t->m.intr[n].data = n;
+        t->m.intr[n].masked = false;
+    }
     mt_start(t);
 }
 
@@ -457,10 +749,12 @@ static void op_system_reset(ModelTest *t)
     mt_start_pci(t);
 }
 
+/* The destination does not have the USB device that was plugged in */
 static void op_migrate(ModelTest *t)
 {
     QTestState *from;
 
+    g_assert_cmpuint(t->hot_port, ==, 0);
     mt_op(t, "migration");
     from = xhci_migrate(t->x, &xhci_pin_mode);
     if (from != t->first_qts) {
@@ -470,20 +764,32 @@ static void op_migrate(ModelTest *t)
 
 static void mt_init(ModelTest *t, QXHCI *x, bool conditional)
 {
+    uint8_t cap = qpci_find_capability(&x->pdev, PCI_CAP_ID_MSIX, 0);
+
     memset(t, 0, sizeof(*t));
     t->x = x;
     t->bus = x->pdev.bus;
     t->conditional = conditional;
     t->first_qts = t->bus->qts;
+    t->memory = xhci_alloc(x, sizeof(t->m.memory));
+    t->erst = xhci_alloc(x, NUM_RINGS * NUM_SEGMENTS * ERST_STRIDE);
+    /* Both are in BAR 0 */
+    t->msix_table = qpci_config_readl(&x->pdev, cap + PCI_MSIX_TABLE);
+    t->msix_pba = qpci_config_readl(&x->pdev, cap + PCI_MSIX_PBA);
     mt_start_pci(t);
-    mt_compare(t);
 }
 
 static void mt_end(ModelTest *t)
 {
+    if (t->hot_port) {
+        op_plug(t, false);
+    }
+    mt_compare(t);
     for (unsigned int i = 0; i < OPS_SHOWN; i++) {
         g_free(t->ops[i]);
     }
+    guest_free(t->x->alloc, t->erst);
+    guest_free(t->x->alloc, t->memory);
     if (t->bus->qts != t->first_qts) {
         xhci_end_migrate(t->x, t->first_qts);
     }
@@ -549,44 +855,35 @@ static void do_action(ModelTest *t, Action action, const ProfileTest *p)
     case MODE:
         if (p->mode == QXHCI_MSI) {
             op_msi_vectors(t, p->msi_vectors);
-            mt_compare(t);
-            op_msi(t, true, 2);
+            op_mode_bit(t, QXHCI_MSI_ENABLE, true, 2);
         } else if (p->mode == QXHCI_MSIX) {
-            op_msix(t, true, 2);
+            op_mode_bit(t, QXHCI_MSIX_ENABLE, true, 2);
         }
-        mt_compare(t);
         break;
     case IE:
     case NO_IE:
         for (unsigned int n = 0; n < NUM_RINGS; n++) {
             op_iman(t, n, false, action == IE);
-            mt_compare(t);
         }
         break;
     case INTE:
     case NO_INTE:
         op_usbcmd(t, m->running, action == INTE);
-        mt_compare(t);
         break;
     case RS:
         op_usbcmd(t, true, m->inte);
-        mt_compare(t);
         break;
     case EVENTS:
         for (unsigned int target = 0; target < 3; target++) {
             op_event(t, target);
-            mt_compare(t);
         }
         break;
     case SERVE:
         op_clear_eint(t);
-        mt_compare(t);
         for (unsigned int n = 0; n < NUM_RINGS; n++) {
             if (m->intr[n].ehb) {
                 op_iman(t, n, true, m->intr[n].ie);
-                mt_compare(t);
                 op_erdp(t, n, m->intr[n].num_events, true);
-                mt_compare(t);
             }
             /* Whatever the order was, no event may be left behind */
             g_assert_cmpuint(m->intr[n].num_events, ==, 0);
@@ -595,7 +892,6 @@ static void do_action(ModelTest *t, Action action, const ProfileTest *p)
     case POLL:
         for (unsigned int n = 0; n < NUM_RINGS; n++) {
             op_erdp(t, n, m->intr[n].num_events, false);
-            mt_compare(t);
         }
         break;
     case END:
@@ -611,10 +907,8 @@ static void test_profile(QXHCI *x, const void *arg)
     mt_init(&t, x, true);
     for (unsigned int n = 0; n < NUM_RINGS; n++) {
         op_iman(&t, n, true, false);
-        mt_compare(&t);
     }
     op_usbcmd(&t, false, false);
-    mt_compare(&t);
 
     for (const Action *a = p->profile->actions; *a != END; a++) {
         do_action(&t, *a, p);
@@ -630,11 +924,6 @@ typedef struct WalkTest {
     QXHCIMode mode;
 } WalkTest;
 
-static unsigned int pick(ModelTest *t, unsigned int below)
-{
-    return g_rand_int_range(t->rand, 0, below);
-}
-
 /* A write of one of the sizes that reach the bit */
 static unsigned int pick_len(ModelTest *t)
 {
@@ -644,26 +933,71 @@ static unsigned int pick_len(ModelTest *t)
 static void walk_mode(ModelTest *t, QXHCIMode home)
 {
     bool go_home = pick(t, 3);
+    unsigned int n = pick(t, NUM_RINGS);
 
-    switch (pick(t, 6)) {
+    switch (pick(t, 7)) {
     case 0:
-        op_msi(t, go_home ? home == QXHCI_MSI : pick(t, 2), pick_len(t));
+        op_mode_bit(t, QXHCI_MSI_ENABLE,
+                    go_home ? home == QXHCI_MSI : pick(t, 2), pick_len(t));
         break;
     case 1:
-        op_msix(t, go_home ? home == QXHCI_MSIX : pick(t, 2), pick_len(t));
+        op_mode_bit(t, QXHCI_MSIX_ENABLE,
+                    go_home ? home == QXHCI_MSIX : pick(t, 2), pick_len(t));
         break;
     case 2:
         op_msi_vectors(t, 1 << pick(t, 5));
         break;
     case 3:
-        op_maskall(t, !pick(t, 4), pick_len(t));
+        op_mode_bit(t, QXHCI_MSIX_MASKALL, !pick(t, 4), pick_len(t));
         break;
     case 4:
-        op_mask(t, pick(t, NUM_RINGS), !pick(t, 4));
+        op_mask(t, n, !pick(t, 4));
         break;
     case 5:
         op_intx_disable(t, pick(t, 2));
         break;
+    case 6:
+        /* PCI 3.0, 6.8.2: only while the vector is masked */
+        if (!t->m.maskall && !t->m.intr[n].masked) {
+            op_mask(t, n, true);
+        }
+        /* No two vectors write to the same dword */
+        op_msix_entry(t, n,
+                      n + NUM_RINGS * pick(t, QXHCI_MAX_INTRS / NUM_RINGS),
+                      pick(t, QXHCI_MAX_INTRS));
+        if (pick(t, 2)) {
+            op_mask(t, n, false);
+        }
+        break;
+    }
+}
+
+static void walk_ring(ModelTest *t, unsigned int n)
+{
+    ModelIntr *i = &t->m.intr[n];
+    bool move = pick(t, 2);
+
+    if (n == 0) {
+        /* 5.5.2.3.2: the primary one, only while halted */
+        op_usbcmd(t, false, t->m.inte);
+    } else if (i->enabled && (!move || pick(t, 2))) {
+        op_disable_ring(t, n, pick(t, 2));
+        if (pick(t, 2)) {
+            return;
+        }
+    }
+    op_set_up_ring(t, n, move ? !i->segment : i->segment, pick_size(t),
+                   pick(t, 2));
+    if (n == 0) {
+        op_usbcmd(t, true, t->m.inte);
+    }
+}
+
+/* Up to more events than the ring has room for */
+static void walk_fill(ModelTest *t, unsigned int target)
+{
+    for (unsigned int count = pick(t, 2 * MAX_TRBS); count > 0; count--) {
+        op_event(t, target);
     }
 }
 
@@ -673,18 +1007,27 @@ static void walk_step(ModelTest *t, QXHCIMode home)
     unsigned int what = pick(t, 10000);
 
     if (what < 4) {
+        if (t->hot_port) {
+            op_plug(t, false);
+        }
         op_migrate(t);
     } else if (what < 10) {
         op_system_reset(t);
     } else if (what < 40) {
         op_hcrst(t);
-    } else if (what < 1400) {
+    } else if (what < 1600) {
         walk_mode(t, home);
-    } else if (what < 2000) {
+    } else if (what < 2100) {
         op_usbcmd(t, pick(t, 8), pick(t, 4));
     } else if (what < 2600) {
         op_clear_eint(t);
-    } else if (what < 4600) {
+    } else if (what < 2700) {
+        op_plug(t, !t->hot_port);
+    } else if (what < 3100) {
+        walk_ring(t, n);
+    } else if (what < 3160) {
+        walk_fill(t, n);
+    } else if (what < 4800) {
         op_iman(t, n, pick(t, 2), pick(t, 4));
     } else if (what < 6600) {
         unsigned int events = t->m.intr[n].num_events;
@@ -694,7 +1037,6 @@ static void walk_step(ModelTest *t, QXHCIMode home)
         /* One of them has no ring */
         op_event(t, pick(t, NUM_RINGS + 1));
     }
-    mt_compare(t);
 }
 
 static unsigned int env_number(const char *name, unsigned int def)
