@@ -96,6 +96,7 @@ class Boot(Scenario):
              "-kernel", files.kernel, "-initrd", files.initrd,
              "-append", "console=ttyS0,115200 ignore_loglevel panic=-1 "
              "nokaslr cryptomgr.notests "   # which take a second
+             "no_timer_check "      # it panics if the host is too busy for a tick
              f"wait={opts.timeout} {self.mode.append}".strip(),
              "-object", "throttle-group,id=disks",
              *self.device_options(device, opts.with_msi, files.disks),
