@@ -58,8 +58,12 @@ typedef struct ModelIntr {
     /* Interrupt Pending Enable, 4.17.5 */
     bool ipe;
 
-    /* An interrupt is due, and a mask holds its message back */
-    bool held;
+    /*
+     * An interrupt is due, and a mask holds its message back.  4.17.5: IP goes
+     * when the message is written.  The device may take that for done when the
+     * Pending bit is set, or not: as long as that matters, IP is free.
+     */
+    bool held, ip_free;
     /* Entry of the MSI-X table: mask, dword of x->msg, low bits of the data */
     bool masked;
     unsigned int msg, data;
@@ -73,7 +77,7 @@ typedef struct ModelIntr {
 } ModelIntr;
 
 typedef struct Model {
-    bool inte, running, eint;
+    bool inte, running, eint, eint_free;
     bool msi, msix, maskall, intx;
     unsigned int msi_vectors;
     ModelIntr intr[NUM_RINGS];
@@ -133,7 +137,7 @@ static void model_signal(Model *m, unsigned int n)
         break;
     case QXHCI_MSIX:
         if (level && (m->maskall || i->masked)) {
-            i->held = true;
+            i->held = i->ip_free = true;
         } else if (level) {
             m->messages |= BIT(n);
             i->ip = false;
@@ -156,24 +160,22 @@ static void model_check(Model *m, unsigned int n)
 
     if (i->ipe && i->ie && !i->ehb) {
         i->ip = true;
+        i->ip_free = false;
         i->ehb = true;
         m->eint = true;
     }
     model_signal(m, n);
 }
 
-/*
- * The guest says that it has served interrupter @n: of that, no message is due
- * any more (PCI 3.0, 6.8.3.5).  If events are left, the next one will be.
- */
-static void model_clear_ehb(Model *m, unsigned int n)
+/* The message that was held back is sent, or not due any more */
+static void model_release(ModelIntr *i)
 {
-    ModelIntr *i = &m->intr[n];
-
-    i->ehb = false;
-    if (i->held) {
-        i->held = false;
-        i->ip = false;
+    i->held = false;
+    if (i->ip_free) {
+        i->ip = i->ip_free = false;
+    } else {
+        /* One for a later interrupt, with INTE or IE clear, or for both? */
+        i->ip_free = i->ip;
     }
 }
 
@@ -191,10 +193,12 @@ static void model_mode_changed(Model *m, QXHCIMode old)
 
         /* What was not told to the guest in one way will be in the other */
         if (i->held && !i->ip) {
-            i->ip = true;
-            m->eint = true;
+            i->ip = m->eint = true;
+        } else if (i->held) {
+            /* 5.4.2: EINT is for IP going from 0 to 1, which it did before */
+            m->eint_free = true;
         }
-        i->held = false;
+        i->held = i->ip_free = false;
     }
     model_signal_all(m);
 }
@@ -206,8 +210,7 @@ static void model_unmask(Model *m)
         ModelIntr *i = &m->intr[n];
 
         if (!m->maskall && !i->masked && i->held) {
-            i->held = false;
-            i->ip = false;
+            model_release(i);
             m->messages |= BIT(n);
         }
     }
@@ -265,7 +268,7 @@ static void model_reset(Model *m)
             .masked = i->masked, .msg = i->msg, .data = i->data,
         };
     }
-    m->inte = m->running = m->eint = m->intx = false;
+    m->inte = m->running = m->eint = m->eint_free = m->intx = false;
 }
 
 /* Comparison */
@@ -356,6 +359,10 @@ static void mt_compare(ModelTest *t)
     uint32_t regs[NUM_RINGS][8];
     uint32_t held = 0;
 
+    if (m->eint_free) {
+        m->eint = sts & QXHCI_USBSTS_EINT;
+        m->eint_free = false;
+    }
     mt_expect(t, "HCE", 0, !!(sts & QXHCI_USBSTS_HCE), false);
     mt_expect(t, "EINT", 0, !!(sts & QXHCI_USBSTS_EINT), m->eint);
     mt_expect(t, "INTx", 0, qxhci_intx(t->x), m->intx);
@@ -369,13 +376,10 @@ static void mt_compare(ModelTest *t)
         uint32_t iman = le32_to_cpu(regs[n][QXHCI_IMAN / 4]);
         uint32_t erdp = le32_to_cpu(regs[n][QXHCI_ERDP / 4]);
 
-        if (i->held) {
-            /*
-             * 4.17.5: IP goes when the message is written.  Here, a mask holds
-             * it back: the device may clear IP now, or when it sends it.
-             */
+        held |= i->held ? BIT(n) : 0;
+        if (i->ip_free) {
             i->ip = iman & QXHCI_IMAN_IP;
-            held |= BIT(n);
+            i->ip_free = i->held;
         }
         mt_expect(t, "IP", n, !!(iman & QXHCI_IMAN_IP), i->ip);
         mt_expect(t, "IE", n, !!(iman & QXHCI_IMAN_IE), i->ie);
@@ -476,7 +480,11 @@ static void op_erdp(ModelTest *t, unsigned int n, unsigned int count, bool ehb)
 
     i->ipe &= i->num_events > 0;
     if (ehb) {
-        model_clear_ehb(&t->m, n);
+        i->ehb = false;
+        if (i->held) {
+            /* PCI 3.0, 6.8.3.5: served, so not due any more */
+            model_release(i);
+        }
     }
     model_check(&t->m, n);
 }
@@ -716,6 +724,10 @@ static void op_hcrst(ModelTest *t)
     mt_op(t, "HCRST");
     qxhci_oper_write(t->x, QXHCI_USBCMD, QXHCI_USBCMD_HCRST);
     model_reset(&t->m);
+    for (unsigned int n = 0; n < NUM_RINGS; n++) {
+        /* Nothing is due any more */
+        op_iman(t, n, false, true);
+    }
     mt_compare(t);
     mt_start(t);
 }
