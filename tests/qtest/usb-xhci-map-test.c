@@ -257,9 +257,6 @@ static void test_short(QXHCI *x, const void *arg)
     for (int i = 0; i < trbs; i++) {
         resume_port(x, &dev);
     }
-    /* Nothing is behind the end, so the write fails */
-    g_assert_cmphex(qxhci_oper_read(x, QXHCI_USBSTS) & QXHCI_USBSTS_HCE, ==,
-                    QXHCI_USBSTS_HCE);
     qpci_iounmap(&vga, vram);
     qos_invalidate_command_line();
 }

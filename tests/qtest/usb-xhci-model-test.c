@@ -756,6 +756,8 @@ static void op_system_reset(ModelTest *t)
     mt_op(t, "system reset");
     qtest_qmp_assert_success(t->bus->qts, "{ 'execute': 'system_reset' }");
     qtest_qmp_eventwait(t->bus->qts, "RESET");
+    /* A machine may load its firmware anew, over what is in memory */
+    qtest_memwrite(t->bus->qts, t->memory, t->m.memory, sizeof(t->m.memory));
     qxhci_free(t->x);
     qxhci_init(t->x, t->bus, t->x->pdev.devfn, t->x->alloc);
     mt_start_pci(t);
