@@ -14,13 +14,11 @@ import itertools
 import os
 import random
 import re
-import shutil
 import sys
-import tempfile
 from dataclasses import replace
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
-from xhciseries.ui import Parser, run_main, say
+from xhciseries.ui import Parser, run_main, say, scratch_dir
 
 from .. import tap
 from ..qemu import program
@@ -137,14 +135,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def _main(argv: Optional[Sequence[str]]) -> int:
     args = parse(argv)
-    scratch = args.keep or tempfile.mkdtemp(prefix='streams-', dir='/tmp')
-    os.makedirs(scratch, exist_ok=True)
-    try:
-        memory = 'unlimited' if args.sanitizer else str(machine.MEMORY)
-        return _run(args, Bench(program(args.qemu), scratch, memory))
-    finally:
-        if not args.keep:
-            shutil.rmtree(scratch, ignore_errors=True)
+    memory = 'unlimited' if args.sanitizer else str(machine.MEMORY)
+    if args.keep:
+        os.makedirs(args.keep, exist_ok=True)
+        return _run(args, Bench(program(args.qemu), args.keep, memory))
+    with scratch_dir('streams') as scratch:
+        status = _run(args, Bench(program(args.qemu), str(scratch), memory))
+    return status
 
 
 def _run(args: argparse.Namespace, bench: Bench) -> int:
