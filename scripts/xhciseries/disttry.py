@@ -104,13 +104,10 @@ class Release:
         """A new folder with the release: the folders that the series touches."""
         self.trees += 1
         path = self.temp / str(self.trees) / (name or 'qemu')
-        path.mkdir(parents=True)
         folders = sorted({os.path.dirname(name) for name in self.files
                           if self.repo.ok('cat-file', '-e',
                                           f'{self.commit}:{os.path.dirname(name)}')})
-        archive = self.temp / 'archive.tar'
-        archive.write_bytes(self.repo.raw('archive', self.commit, '--', 'VERSION', *folders))
-        run(['tar', '-x', '-f', archive], path)
+        self.repo.unpack(path, self.commit, 'VERSION', *folders)
         return path
 
     def compare(self, tree: Path) -> None:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """git, so that what it does depends on nobody's settings."""
 
+import io
 import os
 import subprocess
+import tarfile
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Union
 
@@ -89,6 +91,14 @@ class Repo:
     def ok(self, *args: Union[str, Path], env: Optional[Dict[str, str]] = None) -> bool:
         """Does git succeed?"""
         return self.run(*args, env=env).returncode == 0
+
+    def unpack(self, folder: Path, tree: str, *paths: str) -> None:
+        """Write the files of a commit or tree below a folder, which is made:
+        all, or those of paths. Raises GitError if there is no such tree or path."""
+        data = self.raw('archive', '--format=tar', tree, '--', *paths)
+        folder.mkdir(parents=True)
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            archive.extractall(folder)
 
     def commit(self, name: str) -> Optional[str]:
         """The commit of that name, or None."""

@@ -77,9 +77,12 @@ class Command:
     words: List[str]
     folder: Path
 
-    def run(self, replace: Dict[str, str], extra: Sequence[str] = ()) -> Tuple[bool, str]:
+    def run(self, replace: Dict[str, str], extra: Sequence[str] = (),
+            first: Sequence[str] = ()) -> Tuple[bool, str]:
         """Run it with other words. Whether it succeeds, and its messages."""
         words = [replace.get(word, word) for word in self.words] + list(extra)
+        at = next(i for i, word in enumerate(words) if word.startswith('-'))
+        words[at:at] = first
         done = subprocess.run(words, cwd=self.folder, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               check=False, start_new_session=True)
@@ -267,8 +270,10 @@ class Plant:
         before = path.read_text()
         path.write_text(text)
         try:
-            good, messages = command.run({source: str(path), output: str(made)},
-                                         ['-w', '-g0', '-O1'])
+            good, messages = command.run(
+                {source: str(path), output: str(made)}, ['-w', '-g0', '-O1'],
+                # Before those of the tree, which is at the end of the series.
+                [f'-iquote{self.source}', f'-iquote{self.source / "include"}'])
         finally:
             path.write_text(before)
         return (made if good else None), messages
@@ -478,17 +483,9 @@ class Run:
         commit = series[known][-1].sha
         own = {entry.sha for entry in series[known]}
         found, sources = of_range(repo, 'base', commit, own)
-        outside = lines(repo.out('diff', '--name-only', commit, 'series', '--',
-                                 '.', ':!hw/usb', ':!tests', ':!docs'))
-        if outside:
-            die(f'the series changes more than hw/usb after {known}: {outside[0]}')
         script('build', self.base.name, '--at', commit)
         folder = temp / known.code
-        for file in lines(repo.out('ls-tree', '-r', '--name-only', commit, 'hw/usb/')):
-            if file.endswith(('.c', '.h')):
-                path = folder / 'src' / file
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(repo.raw('show', f'{commit}:{file}'))
+        repo.unpack(folder / 'src', commit, 'hw', 'include')
         tests = Tests(self.folder / 'qos-test', self.build)
         plant = Plant(Build(self.build), found, sources, folder)
         plant.make()

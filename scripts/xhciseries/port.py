@@ -11,11 +11,9 @@ there, and goes on by --continue.
 
 import argparse
 import difflib
-import io
 import shlex
 import shutil
 import subprocess
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
@@ -97,17 +95,14 @@ class Source:
     def read_old(self, temp: Path, since: str) -> Dict[str, Mail]:
         """The patches of FROM in a revision of this repository, by subject."""
         root = temp / 'committed'
-        root.mkdir()
         repo = Repo(TOP, users=True)
         try:
             prefix = repo.out('rev-parse', '--show-prefix')
-            data = repo.raw('archive', '--format=tar', f'{since}:{prefix}patches')
+            repo.unpack(root, f'{since}:{prefix}patches')
         except GitError as error:
             if since != 'HEAD':
                 die(f'this repository has no patches in {since}: {error.line}')
             return {}
-        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-            archive.extractall(root)
         mails: Dict[str, Mail] = {}
         for folder in (self.base.name, COMMON):
             for name, content in sorted(layout.read(folder, root).items()):
