@@ -29,7 +29,8 @@ OPTION = {
 }
 #: A Debian suite that no base is made for: its QEMU changes
 SID = 'sid'
-BUILD = ('Build it, here in a small configuration.',
+BUILD = ("Build it, here in QEMU's default configuration with one target. \"A build for daily "
+         'use", linked below, has a fuller one.',
          'cd ~/src/{folder} && ./configure --target-list=x86_64-softmmu && make -j"$(nproc)"')
 
 Values = Dict[str, Any]
@@ -104,7 +105,8 @@ def _suite(base: Base, suite: str) -> Values:
     there = [known for known in debian.DEFAULT
              if any(name.startswith(known.code) for name in patch_names(base.name))]
     name = suite if suite == SID else f'{suite}, QEMU {base.made}'
-    values: Values = {'id': suite, 'name': name, 'suite': suite, 'packaged': _names(there)}
+    values: Values = {'id': suite, 'name': name, 'suite': suite, 'packaged': _names(there),
+                      'untested': ' The package of sid is not tested.' if suite == SID else ''}
     if numbers(base.made)[:2] >= OPTION_SINCE:
         values['option'] = True
     return values
@@ -135,11 +137,11 @@ def _source_package(name: str) -> Tuple[Tuple[str, str], ...]:
 
 DEBIAN = Source(
     'debian', 'Debian', ('suites',),
-    (('Build the packages, with everything that Debian turns on. This takes from half an '
-      'hour to several.', 'scripts/package {suite} --build'),
+    (('Build the packages, with everything that Debian turns on. This takes about '
+      'half an hour.', 'scripts/package {suite} --build'),
      ('Install those that replace packages you have.',
       'sudo apt-get install --only-upgrade ./work/package/{suite}/*.deb')),
-    ('Ranges: {packaged}.',
+    ('Ranges: {packaged}.{untested}',
      'The next security update replaces the packages: run this again, or hold them with '
      '`apt-mark hold`.'))
 
@@ -184,8 +186,9 @@ PACKAGE_STEPS: Dict[str, Tuple[Tuple[str, str], ...]] = {
     'arch': (
         ('Copy the patch beside the PKGBUILD.',
          'cp {dir}/qemu-{release}-' + PREFIX + '.patch ~/qemu/'),
-        ('Add these lines to it. If it already has a `prepare()`, add the line of this one '
-         'there.', 'cat {dir}/PKGBUILD.' + PREFIX + ' >>~/qemu/PKGBUILD'),
+        ('Add these lines to it. If it already has `prepare()`, add the patch line to that '
+         'instead: a second `prepare()` silently replaces the first.',
+         'cat {dir}/PKGBUILD.' + PREFIX + ' >>~/qemu/PKGBUILD'),
         ('Build and install it.', 'cd ~/qemu && makepkg -si')),
     'gentoo': (
         ('Copy the patches to where Portage looks for them.',

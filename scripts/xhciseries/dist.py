@@ -26,7 +26,8 @@ bytes.
 
 With a BASE, such as v10.0, only the mboxes and diffs of that one are written.
 The diffs are made on the release of each base: on the trees that scripts/tree
-made, or on the tags of a git repository that --source names. With --try, what
+made, or on the tags of a git repository that --source names. Without --source,
+a base that has no tree gets its mboxes only. With --try, what
 was written is applied to these releases, with the command that each packager
 uses, and must give what git am gives; code goes through its linter. Missing
 tools are named, and what needs them is skipped. The README says what was run
@@ -74,15 +75,22 @@ def what_releases_take() -> List[str]:
     return out
 
 
-def write_readme(out: Path, tried: Dict[str, List[str]]) -> None:
-    """What is here, and what was run of it."""
+def write_readme(out: Path, tried: Dict[str, List[str]], without: Sequence[Base]) -> None:
+    """What is here, and what was run of it.
+
+    Args:
+        without: the bases that have no diffs
+    """
     lines = [f'# The patches for xHCI interrupts, {cover.release().version}, for packagers', '',
              'Written by `scripts/dist`. Check what you have with `sha256sum -c SHA256SUMS`.', '',
              '## Any QEMU', '',
              'In `series`, for each base: `NAME.mbox` for `git am`, and `NAME.diff` for '
              '`git apply` or `patch -p1`, which', 'give the same. `all` is every range but 00xx, '
-             'which some point releases have from upstream.', '',
-             *what_releases_take(), '']
+             'which some point releases have from upstream.', '']
+    if without:
+        lines += [f'Except for 00xx, there are no diffs of {_names(without)}: no source of QEMU '
+                  'was at hand.', '']
+    lines += [*what_releases_take(), '']
     if 'series' in tried:
         lines += ['Tried:', '', *(f'- {line}' for line in tried['series']), '']
     for packager in PACKAGERS:
@@ -96,9 +104,17 @@ def write_readme(out: Path, tried: Dict[str, List[str]]) -> None:
     put_text(out / 'README.md', *lines[:-1])
 
 
-def generate(out: Path, bases: Sequence[Base], sources: Sources, temp: Path) -> None:
-    """Write everything but the README and the sums."""
-    sources.need(bases)
+def _names(bases: Sequence[Base]) -> str:
+    return ', '.join(base.name for base in bases)
+
+
+def generate(out: Path, bases: Sequence[Base], sources: Sources, temp: Path) -> List[Base]:
+    """Write everything but the README and the sums.
+
+    Returns:
+        the bases without diffs, as there is no source
+    """
+    missing = sources.missing(bases)
     for base in bases:
         say(f'writing {base.name}')
         write_base(out, base, sources, temp)
@@ -106,6 +122,10 @@ def generate(out: Path, bases: Sequence[Base], sources: Sources, temp: Path) -> 
         for release in packager.releases:
             say(f'writing {packager.name} {release}')
             packager.write(out / packager.folder, release, for_release(release))
+    if missing:
+        say(f'left out: the diffs of {_names(missing)}, as there are no sources of QEMU: '
+            f'run scripts/tree {missing[0].name}, or give --source')
+    return missing
 
 
 def replace(new: Path, out: Path, mark: str) -> None:
@@ -196,11 +216,11 @@ def _main(argv: Optional[Sequence[str]]) -> int:
     with scratch_dir('dist') as temp:
         new = temp / 'dist'
         sources = Sources(repository)
-        generate(new, bases, sources, temp / 'copies')
+        without = generate(new, bases, sources, temp / 'copies')
         tried: Dict[str, List[str]] = {}
         if args.tries:
             tried, failures = try_all(new, sources, temp / 'tries')
-        write_readme(new, tried)
+        write_readme(new, tried, without)
         write_sums(new)
         replace(new, out, 'series')
     if not args.tries:

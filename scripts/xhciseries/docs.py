@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
 from urllib.parse import unquote
 
+from . import docstry
+from .bases import load, numbers
 from .git import Repo
 from .paths import PATCHES, TOP
 from .ui import Parser, die, run_main, say
 
-USAGE = 'scripts/check-docs [--qemu BINARY] [FILE...]'
+USAGE = 'scripts/check-docs [--qemu BINARY] [--tree DIR] [FILE...]'
 
 TEXT = '''
 Check the Markdown files of this repository, or only FILE...:
@@ -25,9 +27,18 @@ Check the Markdown files of this repository, or only FILE...:
 - each document in docs is in the index, docs/README.md, and the newest version in
   CHANGELOG.md is that of patches/VERSION;
 - each command of this repository in code exists, and has the options given;
+  where its first argument is a base or a suite, there is such a one;
 - with --qemu: BINARY knows each property of nec-usb-xhci, qemu-xhci and
-  pci-xhci that is in code here or in docs/recipes, and takes the value; and it
-  has each trace event. BINARY has to be a patched one, of 10.0 or later.
+  pci-xhci that is in code here or in docs/recipes, and takes the value; it has
+  each trace event; and it starts with each command line of QEMU and each block
+  of options in the documents. BINARY has to be a patched one, of 10.0 or later;
+- with --tree: configure of the QEMU in DIR has the options given to it, and
+  each --enable-* and --disable-* that is named.
+
+QEMU is started with -S, -nodefaults and no display, in a temporary folder that
+takes the place of the folders in the example; TCG takes the place of KVM and
+HVF, and devices of the host are left out. An example that needs a disk, a
+firmware or a variable is not started. What is left out is said on stderr.
 
 Nothing is fetched from the network. The package cmark-gfm is needed. Prints
 one line for each error, and fails if there are any.
@@ -70,6 +81,8 @@ class Page:
     #: (where, target)
     links: List[Tuple[str, str]] = field(default_factory=list)
     code: List[Code] = field(default_factory=list)
+    #: blocks of nothing but options for QEMU, each as one line
+    options: List[Code] = field(default_factory=list)
     #: (where, text) of links whose definition is missing
     undefined: List[Tuple[str, str]] = field(default_factory=list)
 
@@ -109,7 +122,10 @@ def read_page(path: Path, name: str) -> Page:
         elif tag == 'code':
             page.code.append(Code(where, text))
         elif tag == 'code_block':
-            page.code += _lines(name, int(line or 0) + 1, text)
+            lines = list(_lines(name, int(line or 0) + 1, text))
+            page.code += lines
+            if all(one.text.startswith('-') for one in lines):
+                page.options.append(Code(lines[0].where, ' '.join(one.text for one in lines)))
         elif tag in ('html_block', 'html_inline'):
             page.anchors.update(re.findall(r'\b(?:id|name)="([^"]+)"', text))
         elif tag == 'text':
@@ -216,9 +232,17 @@ class Checker:
                 continue
             if not os.access(TOP / path, os.X_OK) or (TOP / path).is_dir():
                 continue
+            known = self._help(path)
+            if known is None:
+                continue
             for option in re.findall(r'(?<=\s)--[a-z][\w-]*', rest.partition(' -- ')[0]):
-                if option not in (self._help(path) or option):
+                if not re.search(rf'(?<![\w-]){option}(?![\w-])', known):
                     self.complain(code.where, f'{path} has no option {option}')
+            first = re.match(r' ([^-\s]\S*)', rest)
+            usage = re.search(rf'(?im)^usage: {path} (\[?BASE|FROM|SUITE)', known)
+            # What is written in capitals stands for one
+            if first and usage and not first[1].isupper() and not _exists(usage[1], first[1]):
+                self.complain(code.where, f'{path}: there is no {first[1]}')
         return count
 
     def _help(self, path: str) -> Optional[str]:
@@ -261,6 +285,34 @@ class Checker:
             error = self._start(qemu, args)
             if error:
                 self.complain(where, f"{qemu} does not take {' '.join(args)}: {error}")
+        return count
+
+    def examples(self, qemu: str) -> int:
+        """Start a QEMU with what the documents show. Returns the number of examples."""
+        count = 0
+        for name in self.names:
+            page = self.pages.get(name, Page())
+            shown = [(code, docstry.qemu_options(code.text)) for code in page.code]
+            for code, options in [*shown, *((code, code.text) for code in page.options)]:
+                if options is None:
+                    continue
+                count += 1
+                outcome = docstry.start(qemu, options)
+                if outcome.skipped:
+                    say(f'{code.where}: {outcome.skipped}')
+                if outcome.error:
+                    self.complain(code.where, f'{qemu} does not take {options}: {outcome.error}')
+        return count
+
+    def switches(self, tree: Path) -> int:
+        """Check the options of configure by a tree of QEMU. Returns their number."""
+        configure = docstry.Configure(tree)
+        count = 0
+        for code in self.all_code():
+            for option in docstry.switches(code.text):
+                count += 1
+                if not configure.knows(option):
+                    self.complain(code.where, f'configure of {tree} has no {option}')
         return count
 
     def all_code_and_recipes(self) -> Iterator[Code]:
@@ -308,6 +360,16 @@ def _settings(text: str) -> Iterator[Tuple[str, str, str, Tuple[str, ...]]]:
         yield model, name, value, ('-global', f'{model}.{name}={value}', '-device', device)
 
 
+def _exists(kind: str, word: str) -> bool:
+    """Whether there is such a suite or base, or whether it may be the base to come."""
+    bases = load()
+    if kind == 'SUITE':
+        return word in [base.suite for base in bases] + ['sid']
+    return word in [base.name for base in bases] or (
+        re.fullmatch(r'v\d+\.\d+', word) is not None
+        and numbers(word[1:]) > max(numbers(base.name[1:]) for base in bases))
+
+
 def _listed() -> List[str]:
     """The files that are, or may soon be, in the repository."""
     listed = Repo(TOP).out('ls-files', '-co', '--exclude-standard').splitlines()
@@ -323,6 +385,8 @@ def _main(argv: Optional[Sequence[str]]) -> int:
     parser = Parser('check-docs', USAGE, TEXT)
     parser.add_argument('files', nargs='*', metavar='FILE', help=argparse.SUPPRESS)
     parser.add_argument('--qemu', metavar='BINARY', help='a QEMU to ask about the options')
+    parser.add_argument('--tree', metavar='DIR', type=Path,
+                        help='a tree of QEMU to ask about the options of configure')
     args = parser.parse(argv)
     names = [name for name in _listed() if name.endswith('.md') or name.startswith(RECIPES)]
     for file in args.files:
@@ -336,6 +400,9 @@ def _main(argv: Optional[Sequence[str]]) -> int:
     checker.overview()
     if args.qemu:
         told.append(f'{checker.options(args.qemu)} options')
+        told.append(f'{checker.examples(args.qemu)} starts of QEMU')
+    if args.tree:
+        told.append(f'{checker.switches(args.tree)} switches')
     for line in checker.wrong:
         print(line, flush=True)
     if checker.wrong:

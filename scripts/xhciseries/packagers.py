@@ -12,7 +12,7 @@ from .bases import Base
 from .git import Repo
 from .mail import Mail
 from .paths import PATCHES
-from .ranges import RANGES, TESTS, UPSTREAM
+from .ranges import RANGES, TESTS, UPSTREAM, Range
 from .tree import Tree
 from .ui import die
 
@@ -108,33 +108,45 @@ class Sources:
                 return self.repository, name
         return None
 
-    def need(self, bases: Sequence[Base]) -> None:
-        """Fail if one of the bases cannot be had."""
+    def missing(self, bases: Sequence[Base]) -> List[Base]:
+        """The bases that cannot be had. Fails if the repository ought to have them."""
         missing = [base for base in bases if not self.of_base(base)]
-        if missing:
+        if missing and self.repository:
             names = ', '.join(f'{base.made} ({base.name})' for base in missing)
             die(f'the sources of QEMU {names} are needed for the diffs: run scripts/tree '
                 f'{missing[0].name}, or name a git repository that has the tag '
                 f'v{missing[0].made} with --source')
+        return missing
 
 
 def write_base(out: Path, base: Base, sources: Sources, temp: Path) -> None:
-    """The mboxes and diffs of a base, in out/series/<base>."""
-    where = sources.of_base(base)
-    assert where
+    """The mboxes of a base, and the diffs if there is a source, in out/series/<base>."""
     patches = {known: mails for known, mails in layout.series(base.name).items()
-               if known is not TESTS}
-    files = sorted({name for mails in patches.values() for mail in mails for name in mail.files})
-    copy = Copy(temp / base.name, where[0], where[0].out('rev-parse', f'{where[1]}^{{commit}}'),
-                files)
+               if known is not TESTS and mails}
     folder = out / 'series' / base.name
+    for known, mails in patches.items():
+        put(folder / f'{known.code}-{known.name}.mbox', mbox(mails))
+        if known is UPSTREAM:
+            # Not all releases need all of them
+            put(folder / f'{known.code}-{known.name}.diff', diffs(mails))
+            put_each(folder / f'{known.code}-{known.name}', mails)
+    rest = [mail for known in RANGES if known is not UPSTREAM for mail in patches.get(known, [])]
+    put(folder / 'all.mbox', mbox(rest))
+    where = sources.of_base(base)
+    if where:
+        files = sorted({name for mails in patches.values() for mail in mails
+                        for name in mail.files})
+        commit = where[0].out('rev-parse', f'{where[1]}^{{commit}}')
+        write_diffs(folder, base, patches, Copy(temp / base.name, where[0], commit, files))
+
+
+def write_diffs(folder: Path, base: Base, patches: Dict[Range, List[Mail]], copy: Copy) -> None:
+    """What the ranges change, each and all of them."""
     begin = copy.head
     for known in RANGES:
         mails = patches.get(known, [])
         if not mails:
             continue
-        name = f'{known.code}-{known.name}'
-        put(folder / f'{name}.mbox', mbox(mails))
         before = copy.head
         try:
             am(copy, mails)
@@ -143,14 +155,10 @@ def write_base(out: Path, base: Base, sources: Sources, temp: Path) -> None:
             if known is not UPSTREAM:
                 die(f'patches/{misfit.mail.name} does not fit QEMU {base.made}: {misfit.why}')
         if known is UPSTREAM:
-            # Not all releases need all of them
-            put(folder / f'{name}.diff', diffs(mails))
-            put_each(folder / name, mails)
             begin = copy.head
         else:
-            put(folder / f'{name}.diff', net_diff(copy.repo, before, copy.head))
-    rest = [mail for known in RANGES if known is not UPSTREAM for mail in patches.get(known, [])]
-    put(folder / 'all.mbox', mbox(rest))
+            put(folder / f'{known.code}-{known.name}.diff',
+                net_diff(copy.repo, before, copy.head))
     put(folder / 'all.diff', net_diff(copy.repo, begin, copy.head))
 
 
@@ -218,9 +226,11 @@ def write_arch(folder: Path, release: str, mails: List[Mail]) -> None:
     data = mbox(mails)
     put(folder / name, data)
     lines = ['# shellcheck shell=bash disable=SC2034,SC2154',
+             '# If the PKGBUILD already has prepare(), add the patch line to it instead: a second',
+             '# prepare() silently replaces the first.',
+             '#',
              f'# xHCI on the PCI interrupt pin, {cover.release().version}, for QEMU {release}:',
-             '# goes to the end of PKGBUILD. A prepare() that is there stays, and gets the',
-             '# line of this one.',
+             '# goes to the end of the PKGBUILD.',
              f'source+=({name})']
     for sums, digest in (('sha256sums', hashlib.sha256(data)),
                          ('sha512sums', hashlib.sha512(data)),
@@ -257,11 +267,13 @@ PACKAGERS = (
              'Add `overlay.nix` to `nixpkgs.overlays`, with the folder `patches` beside it.',
              'an evaluation with nixpkgs, and a build by Nix'),
     Packager('homebrew', 'Homebrew', ('11.1.0',), write_homebrew,
-             'Put the patch file beside the formula of a tap of your own, and the block of '
-             '`patch.rb` into it.',
+             'Put the patch file beside the formula of a tap of your own, and paste the block '
+             'from `patch.rb` into the formula.',
              '`brew install` and `brew style`: there is no Homebrew in Debian'),
     Packager('arch', 'Arch Linux', ('11.1.0',), write_arch,
-             'Put the patch file beside the PKGBUILD, and `PKGBUILD.xhci` at its end.',
+             'Put the patch file beside the PKGBUILD, and add `PKGBUILD.xhci` to its end. If the '
+             'PKGBUILD already has `prepare()`, add the patch line to it instead, and leave out '
+             'that of `PKGBUILD.xhci`: a second `prepare()` silently replaces the first.',
              "the build, with Arch's own PKGBUILD"),
     Packager('gentoo', 'Gentoo', ('10.2.4', '11.0.3', '11.1.0'), write_gentoo,
              'Copy `etc/portage/patches` to `/etc/portage`; `emerge qemu` does the rest.',

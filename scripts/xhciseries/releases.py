@@ -330,12 +330,13 @@ def told_ranges(row: Row) -> str:
     fit = ', '.join(known.name for known in RANGES if known.code in row.ranges.split())
     if row.left_out == '-':
         return fit
-    without = ', '.join(known.name for known in RANGES if f'{known}:' in row.left_out)
+    without = [known.name for known in RANGES if f'{known}:' in row.left_out]
     made = next((base.made for base in load() if base.name == row.base), '')
     mine, theirs = numbers(row.release), numbers(made)
     if mine[:2] == theirs[:2] and mine < theirs:
-        return f'{fit}; {without} on {made}'
-    return f'{fit}; not {without}'
+        need = 'needs' if len(without) == 1 else 'need'
+        return f"{fit}; {' and '.join(without)} {need} {made}"
+    return f"{fit}; not {', '.join(without)}"
 
 
 def _why_not(row: Row) -> str:

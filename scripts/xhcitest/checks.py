@@ -196,7 +196,8 @@ def table() -> str:
         for suite in 'lint', 'base', 'sid':
             for check in load(suite):
                 if (check.runs in ('long', 'stand-in')) == is_long:
-                    lines.append(f'| `{_name(check)}` | {check.passes} | {check.takes} |')
+                    name = _name(check).replace('|', r'\|')    # even in code
+                    lines.append(f'| `{name}` | {check.passes} | {check.takes} |')
             if suite == 'lint' and not is_long:
                 lines.append('| `scripts/*` | the tests of the commands in `scripts/` pass; each '
                              'file of `tests/scripts` is an item | 3 min |')
