@@ -111,7 +111,7 @@ static void test_unplug_running(void *obj, void *data, QGuestAllocator *alloc)
 static void add_hotplug_test(const char *type, const XHCISetup *s,
                              const char *test, QOSTestFunc func)
 {
-    HotplugTest *t = g_new(HotplugTest, 1);
+    HotplugTest *t = xhci_test_arg(sizeof(*t));
     g_autofree char *name = g_strdup_printf("%s/%s/%s", type, test, s->name);
 
     t->type = type;

@@ -542,7 +542,7 @@ static void test_migrate(QXHCI *x, const void *arg)
 static void add_migrate_test(const char *name, const XHCISetup *s,
                              const XHCISetup *destination)
 {
-    MigrateTest *t = g_new(MigrateTest, 1);
+    MigrateTest *t = xhci_test_arg(sizeof(*t));
     g_autofree char *path = g_strdup_printf("migrate/%s", name);
 
     t->setup = s;

@@ -1116,7 +1116,7 @@ static void register_model_tests(void)
 
     for (int i = 0; i < ARRAY_SIZE(profiles); i++) {
         for (int j = 0; j < ARRAY_SIZE(modes); j++) {
-            ProfileTest *p = g_new(ProfileTest, 1);
+            ProfileTest *p = xhci_test_arg(sizeof(*p));
             g_autofree char *name = g_strdup_printf("profile/%s/%s",
                                                     profiles[i].name,
                                                     modes[j].name);

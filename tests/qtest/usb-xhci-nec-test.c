@@ -83,7 +83,7 @@ static void test_out_of_range(QPCIBus *bus, QGuestAllocator *alloc,
 
 static void add_intrs_test(unsigned int intrs, const XHCISetup *s)
 {
-    IntrsTest *t = g_new(IntrsTest, 1);
+    IntrsTest *t = xhci_test_arg(sizeof(*t));
     g_autofree char *name = g_strdup_printf("nec-usb-xhci/intrs/%u-%s", intrs,
                                             s->name);
     g_autofree char *cmd_line = g_strdup_printf(

@@ -9,108 +9,33 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/bswap.h"
 #include "libqtest.h"
 #include "libqos/qgraph.h"
 #include "libqos/qos_external.h"
-#include "usb-xhci-utils.h"
+#include "usb-xhci-storage.h"
 
 /* A disk that takes 200 ms for a request */
 #define STORAGE "usb-storage,drive=disk -blockdev " \
     "null-co,node-name=disk,size=65536,read-zeroes=on,latency-ns=200000000"
 
-/* Endpoint IDs of the endpoints, and of the other direction of the first */
-#define EPID_IN             QXHCI_EP_IN(1)
-#define EPID_OUT            4
-#define EPID_OTHER          2
-
-/* Command Block Wrapper, BOT 5.1 */
-#define CBW_SIZE            31
-#define CBW_FLAGS_IN        0x80
-
-/* Command Status Wrapper, BOT 5.2 */
-#define CSW_SIZE            13
-
 /* What QEMU's disk reads at a time, in bytes */
 #define READ_CHUNK          131072
 
-/* SCSI commands */
-static const uint8_t test_unit_ready[10] = { 0x00 };
-static const uint8_t inquiry[10] = { 0x12, 0, 0, 0, 36, };
-static const uint8_t read_block[10] = { 0x28, [8] = 1, };
-static const uint8_t read_long[10] = { 0x28, [7] = 1, [8] = 1, };
-
-typedef struct Storage {
-    QXHCIDevice dev;
-    QXHCIRing ring[EPID_OUT + 1];
-    uint64_t buf;
-} Storage;
-
-static void fill_ctx(QXHCI *x, Storage *s, unsigned int epid,
-                     unsigned int ep_type)
-{
-    QTestState *qts = x->pdev.bus->qts;
-    uint64_t ctx = s->dev.in_ctx + (epid + 1) * x->ctx_size;
-    QXHCIRing *ring = &s->ring[epid];
-
-    ring->addr = xhci_alloc(x, QXHCI_RING_TRBS * QXHCI_TRB_SIZE);
-    ring->cycle = true;
-    qtest_writel(qts, ctx + 4, 512 << 16 | ep_type << 3 | 3 << 1);
-    qtest_writeq(qts, ctx + 8, ring->addr | 1 /* DCS */);
-}
-
-static void start(QXHCI *x, Storage *s)
-{
-    QTestState *qts = x->pdev.bus->qts;
-
-    memset(s, 0, sizeof(*s));
-    xhci_start(x, &s->dev, &xhci_pin_mode);
-    qxhci_set_configuration(x, &s->dev);
-    fill_ctx(x, s, EPID_IN, QXHCI_EP_TYPE_BULK_IN);
-    fill_ctx(x, s, EPID_OUT, QXHCI_EP_TYPE_BULK_OUT);
-    /* The controller goes by the Endpoint Type, not by the endpoint ID */
-    fill_ctx(x, s, EPID_OTHER, QXHCI_EP_TYPE_BULK_IN);
-    qtest_writel(qts, s->dev.in_ctx + 4, BIT(0) | BIT(EPID_IN) |
-                 BIT(EPID_OUT) | BIT(EPID_OTHER));
-    qtest_writel(qts, s->dev.in_ctx + x->ctx_size, EPID_OUT << 27);
-    qxhci_command(x, QXHCI_TRB_CONFIG_EP, s->dev.in_ctx, s->dev.slot);
-    s->buf = xhci_alloc(x, 1024);
-}
-
-static uint64_t submit(QXHCI *x, Storage *s, unsigned int epid,
-                       unsigned int len)
-{
-    return xhci_submit_bulk(x, &s->dev, &s->ring[epid], epid, s->buf, len);
-}
-
-static void command(QXHCI *x, Storage *s, const uint8_t *cdb, uint32_t len)
-{
-    uint8_t cbw[CBW_SIZE] = { 'U', 'S', 'B', 'C', };
-
-    stl_le_p(cbw + 8, len);
-    cbw[12] = CBW_FLAGS_IN;
-    cbw[14] = 10;
-    memcpy(cbw + 15, cdb, 10);
-    qtest_memwrite(x->pdev.bus->qts, s->buf, cbw, sizeof(cbw));
-    xhci_assert_completion(x, submit(x, s, EPID_OUT, sizeof(cbw)),
-                           QXHCI_CC_SUCCESS);
-}
-
-static void status(QXHCI *x, Storage *s)
-{
-    xhci_assert_completion(x, submit(x, s, EPID_IN, CSW_SIZE),
-                           QXHCI_CC_SUCCESS);
-}
+static const XHCIStorageCommand inquiry = { { 0x12, [4] = 36 }, 512 };
+static const XHCIStorageCommand read_block = { { 0x28, [8] = 1 }, 512 };
+static const XHCIStorageCommand read_long = {
+    { 0x28, [7] = 1, [8] = 1 }, READ_CHUNK + 512
+};
 
 /* A reset instead of the status of a command with a residue, BOT 3.1 */
 static void test_reset(QXHCI *x, const void *arg)
 {
     uint64_t trb;
-    Storage s;
+    XHCIStorage s;
 
-    start(x, &s);
-    command(x, &s, inquiry, 512);
-    xhci_assert_completion(x, submit(x, &s, EPID_IN, 512), QXHCI_CC_SUCCESS);
+    xhci_storage_start(x, &s, inquiry.len);
+    xhci_storage_command(x, &s, &inquiry);
+    xhci_storage_transfer(x, &s, XHCI_STORAGE_IN, inquiry.len);
 
     /* Bulk-Only Mass Storage Reset */
     qxhci_ring_put(x, &s.dev.ep0, (QXHCITrb) {
@@ -125,76 +50,109 @@ static void test_reset(QXHCI *x, const void *arg)
     qxhci_doorbell(x, s.dev.slot, QXHCI_EP0);
     xhci_assert_completion(x, trb, QXHCI_CC_SUCCESS);
 
-    command(x, &s, test_unit_ready, 0);
-    status(x, &s);
+    xhci_storage_command(x, &s, &xhci_test_unit_ready);
+    xhci_storage_status(x, &s);
     xhci_assert_delivery(x, &s.dev, &xhci_pin_mode, 0);
 }
 
 /* While a packet waits for data, one comes by another endpoint */
 static void test_second_packet(QXHCI *x, const void *arg)
 {
-    Storage s;
+    XHCIStorage s;
 
-    start(x, &s);
-    /* This one only tells that the unit was reset */
-    command(x, &s, test_unit_ready, 0);
-    status(x, &s);
+    xhci_storage_start(x, &s, read_block.len);
+    xhci_storage_command(x, &s, &read_block);
+    xhci_storage_submit(x, &s, XHCI_STORAGE_IN, read_block.len);
+    xhci_assert_completion(x,
+        xhci_storage_submit(x, &s, XHCI_STORAGE_OTHER, read_block.len),
+        QXHCI_CC_STALL);
 
-    command(x, &s, read_block, 512);
-    submit(x, &s, EPID_IN, 512);
-    xhci_assert_completion(x, submit(x, &s, EPID_OTHER, 512), QXHCI_CC_STALL);
-
-    xhci_stop_transfer(x, &s.dev, EPID_IN);
+    xhci_stop_transfer(x, &s.dev, XHCI_STORAGE_IN);
     xhci_assert_delivery(x, &s.dev, &xhci_pin_mode, 0);
 }
 
+typedef struct USBCMDTest {
+    const char *name;
+    /* Ends the packet; the last byte of it goes to @end */
+    void (*act)(QXHCI *x, uint64_t end);
+    const char *usb_device;
+    uint32_t route;
+} USBCMDTest;
+
+static void complete_packet(QXHCI *x, uint64_t end)
+{
+    QTestState *qts = x->pdev.bus->qts;
+
+    qtest_qmp_assert_success(qts, "{ 'execute': 'cont' }");
+    for (int i = 0; qtest_readb(qts, end) == 0; i++) {
+        g_assert_cmpint(i, <, 100000);
+    }
+    qxhci_drain(x);
+    qxhci_command(x, QXHCI_TRB_NOOP_CMD, 0, 0);
+}
+
+static void reset_machine(QXHCI *x, uint64_t end)
+{
+    QTestState *qts = x->pdev.bus->qts;
+
+    qtest_qmp_assert_success(qts, "{ 'execute': 'system_reset' }");
+    qtest_qmp_eventwait(qts, "RESET");
+    qtest_qmp_assert_success(qts, "{ 'execute': 'query-status' }");
+}
+
+static void unplug_disk(QXHCI *x, uint64_t end)
+{
+    qtest_qmp_device_del(x->pdev.bus->qts, "storage");
+    qxhci_command(x, QXHCI_TRB_NOOP_CMD, 0, 0);
+}
+
+static const USBCMDTest usbcmd_tests[] = {
+    { "storage/buffer-at-usbcmd", reset_machine,
+      "usb-storage,drive=disk,rerror=stop" },
+    { "storage/buffer-at-usbcmd-complete", complete_packet,
+      "usb-storage,drive=disk,rerror=stop" },
+    { "storage/buffer-at-usbcmd-unplug", unplug_disk,
+      "usb-hub,port=1 -device "
+      "usb-storage,id=storage,port=1.1,drive=disk,rerror=stop", 1 },
+};
+
 /*
  * A buffer that begins at USBCMD: QEMU writes what the packet has read when the
- * packet is cancelled, which a reset does.  With that, the guest would reset
- * the controller while it is being reset.
+ * packet is completed or cancelled.  With that, the guest would reset the
+ * controller in the middle of it.
  */
 static void test_buffer_at_usbcmd(void *obj, void *data,
                                   QGuestAllocator *alloc)
 {
-    const uint32_t len = READ_CHUNK + 512;
+    const uint32_t len = read_long.len;
+    const USBCMDTest *t = data;
     QXHCI *x = obj;
-    QTestState *qts = x->pdev.bus->qts;
-    uint64_t buf;
-    Storage s;
+    XHCIStorage s;
 
     if (qpci_check_buggy_msi(&x->pdev)) {
         return;
     }
-    start(x, &s);
-    buf = xhci_alloc(x, len);
-    /* This one only tells that the unit was reset */
-    command(x, &s, test_unit_ready, 0);
-    status(x, &s);
-
-    command(x, &s, read_long, len);
-    qxhci_ring_put(x, &s.ring[EPID_IN], (QXHCITrb) {
+    xhci_storage_start_at(x, &s, t->route, len);
+    xhci_storage_command(x, &s, &read_long);
+    qxhci_ring_put(x, &s.ring[XHCI_STORAGE_IN], (QXHCITrb) {
         .parameter = x->bar.addr + x->oper + QXHCI_USBCMD,
         .status = 4,
         .control = QXHCI_TRB_NORMAL << 10 | QXHCI_TRB_CH,
     });
     for (uint32_t done = 4, n; done < len; done += n) {
         n = MIN(len - done, 0x10000);
-        qxhci_ring_put(x, &s.ring[EPID_IN], (QXHCITrb) {
-            .parameter = buf + done,
+        qxhci_ring_put(x, &s.ring[XHCI_STORAGE_IN], (QXHCITrb) {
+            .parameter = s.buf + done,
             .status = n,
             .control = QXHCI_TRB_NORMAL << 10 |
                        (done + n < len ? QXHCI_TRB_CH : QXHCI_TRB_IOC),
         });
     }
-    qxhci_doorbell(x, s.dev.slot, EPID_IN);
-    /* The first chunk comes at once, the second when the disk is allowed to */
-    for (int i = 0; qtest_readb(qts, buf + READ_CHUNK - 1) == 0; i++) {
-        g_assert_cmpint(i, <, 100000);
-    }
+    qxhci_doorbell(x, s.dev.slot, XHCI_STORAGE_IN);
+    /* The first chunk has come, and the second one has not */
+    qtest_qmp_eventwait(x->pdev.bus->qts, "STOP");
 
-    qtest_qmp_assert_success(qts, "{ 'execute': 'system_reset' }");
-    qtest_qmp_eventwait(qts, "RESET");
-    qtest_qmp_assert_success(qts, "{ 'execute': 'query-status' }");
+    t->act(x, s.buf + len - 1);
     qos_invalidate_command_line();
 }
 
@@ -204,7 +162,7 @@ static void remove_disk(void *path)
     g_free(path);
 }
 
-/* A disk that is full of HCRST, and slow once it has read a chunk */
+/* A disk that is full of HCRST, and stops QEMU once after the first chunk */
 static void *add_disk(GString *cmd_line, void *arg)
 {
     g_autofree char *data = g_malloc(2 * READ_CHUNK);
@@ -217,20 +175,27 @@ static void *add_disk(GString *cmd_line, void *arg)
     g_assert_true(g_file_set_contents(path, data, 2 * READ_CHUNK, NULL));
     g_test_queue_destroy(remove_disk, path);
     g_string_append_printf(cmd_line,
-        " -object throttle-group,id=slow,x-bps-read=%d -blockdev "
-        "driver=throttle,node-name=disk,throttle-group=slow,"
-        "file.driver=file,file.filename=%s ", READ_CHUNK, path);
+        " -blockdev driver=blkdebug,node-name=disk,image.driver=file,"
+        "image.filename=%s,inject-error.0.event=none,inject-error.0.once=on,"
+        "inject-error.0.sector=%d ", path, READ_CHUNK / 512);
     return arg;
 }
 
 static void register_storage_tests(void)
 {
-    qos_add_test("storage/buffer-at-usbcmd", "xhci", test_buffer_at_usbcmd,
-                 &(QOSGraphTestOptions) {
-        .before = add_disk,
-        .edge.extra_device_opts = "msi=on,msix=on",
-        .edge.after_cmd_line = "-device usb-storage,drive=disk",
-    });
+    for (int i = 0; i < ARRAY_SIZE(usbcmd_tests); i++) {
+        const USBCMDTest *t = &usbcmd_tests[i];
+        g_autofree char *cmd_line = g_strdup_printf("-device %s",
+                                                    t->usb_device);
+
+        qos_add_test(t->name, "xhci", test_buffer_at_usbcmd,
+                     &(QOSGraphTestOptions) {
+            .before = add_disk,
+            .arg = (void *)t,
+            .edge.extra_device_opts = "msi=on,msix=on",
+            .edge.after_cmd_line = cmd_line,
+        });
+    }
     xhci_add_device_test("storage/reset", "msi=on,msix=on", STORAGE,
                          test_reset, NULL);
     xhci_add_device_test("storage/second-packet", "msi=on,msix=on", STORAGE,

@@ -70,7 +70,7 @@ static void test_pending(QXHCI *x, const void *arg)
 
 static void add_pending_test(const XHCISetup *from, const XHCISetup *to)
 {
-    ModeTest *t = g_new(ModeTest, 1);
+    ModeTest *t = xhci_test_arg(sizeof(*t));
     g_autofree char *name = g_strdup_printf("switch/pending-%s-to-%s",
                                             from->name, to->name);
 

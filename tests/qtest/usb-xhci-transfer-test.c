@@ -8,6 +8,8 @@
  */
 
 #include "qemu/osdep.h"
+#include "hw/pci/pci_ids.h"
+#include "hw/pci/pci_regs.h"
 #include "libqtest.h"
 #include "libqos/qgraph.h"
 #include "libqos/qos_external.h"
@@ -15,6 +17,22 @@
 
 /* Endpoint Types, 6.2.3 */
 #define EP_TYPE_INVALID     0
+
+/* The first endpoint ID after endpoint 0, and the last one */
+#define EPID_FIRST          2
+#define EPID_LAST           31
+
+/* EP State, 6.2.3 */
+#define EP_STATE_MASK       7
+#define EP_STATE_DISABLED   0
+
+/* NEC's command and event, and the completion code of others, 6.4.5 */
+#define TRB_NEC_CHALLENGE   50
+#define TRB_EV_NEC          48
+#define CC_TRB_ERROR        5
+
+/* Where nothing is that QEMU could map */
+#define NO_MEMORY           (1ULL << 50)
 
 static void submit(QXHCI *x, QXHCIDevice *dev, uint32_t flags)
 {
@@ -41,11 +59,17 @@ static void test_isoch_nak(QXHCI *x, const void *arg)
 static void test_invalid_type(QXHCI *x, const void *arg)
 {
     QXHCIDevice dev;
+    QXHCITrb ev;
 
     xhci_start_kbd(x, &dev, &xhci_pin_mode);
     g_assert_cmpuint(xhci_configure_kbd_as(x, &dev, EP_TYPE_INVALID), ==,
                      QXHCI_CC_PARAMETER);
     submit(x, &dev, 0);
+
+    /* The context of this one is all zero */
+    qtest_writel(x->pdev.bus->qts, dev.in_ctx + 4, BIT(0) | BIT(EPID_FIRST));
+    ev = qxhci_try_command(x, QXHCI_TRB_CONFIG_EP, dev.in_ctx, dev.slot);
+    g_assert_cmpuint(QXHCI_TRB_CC(&ev), ==, QXHCI_CC_PARAMETER);
     xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
 }
 
@@ -129,33 +153,88 @@ static void test_malformed(QXHCI *x, const void *arg)
 }
 
 /*
+ * A buffer that is not in memory.  QEMU has one page to bounce such data, which
+ * a transfer that was NAKed must not keep.
+ */
+static void test_bounce(QXHCI *x, const void *arg)
+{
+    QXHCIDevice dev;
+    QXHCITrb ev;
+    uint64_t trb;
+
+    xhci_start_kbd(x, &dev, &xhci_pin_mode);
+    trb = qxhci_ring_put(x, &dev.intr_in, (QXHCITrb) {
+        .parameter = NO_MEMORY,
+        .status = 4096,
+        .control = QXHCI_TRB_NORMAL << 10 | QXHCI_TRB_IOC,
+    });
+    for (int i = 0; i < 2; i++) {
+        qxhci_doorbell(x, dev.slot, XHCI_KBD_EP);
+        qxhci_step(x, 20);
+    }
+    xhci_send_key(x, true);
+    qxhci_event_wait(x, 0, &ev);
+    g_assert_cmphex(ev.parameter, ==, trb);
+    g_assert_cmpuint(QXHCI_TRB_CC(&ev), ==, QXHCI_CC_SHORT_PACKET);
+    qxhci_ack(x, 0);
+}
+
+/* Address Device again, for @port */
+static void address_again(QXHCI *x, QXHCIDevice *dev, uint32_t port)
+{
+    QTestState *qts = x->pdev.bus->qts;
+
+    qtest_writel(qts, dev->in_ctx + 4, BIT(0) | BIT(QXHCI_EP0));
+    qtest_writel(qts, dev->in_ctx + x->ctx_size + 4, port << 16);
+    qxhci_command(x, QXHCI_TRB_ADDRESS_DEV, dev->in_ctx, dev->slot);
+}
+
+/* A slot that keeps its port keeps what is pending, too */
+static void test_same_port(QXHCI *x, const void *arg)
+{
+    QXHCIDevice dev;
+    uint64_t trb;
+
+    xhci_start_kbd(x, &dev, &xhci_pin_mode);
+    trb = qxhci_submit_intr_in(x, &dev, XHCI_KBD_EP, XHCI_KBD_REPORT_SIZE, 0,
+                               0);
+    qxhci_step(x, 20);
+    /* The type of endpoint 0 does not matter */
+    qtest_writel(x->pdev.bus->qts,
+                 dev.in_ctx + (QXHCI_EP0 + 1) * x->ctx_size + 4,
+                 64 << 16 | EP_TYPE_INVALID << 3);
+    address_again(x, &dev, dev.port);
+    xhci_send_key(x, true);
+    xhci_take_event(x, &dev, 0, trb);
+}
+
+/*
  * A slot that goes to another port while a transfer of its device is pending.
  * That device is unplugged then, and must not be used any more.
  */
 static void test_other_port(void *obj, void *data, QGuestAllocator *alloc)
 {
+    static const unsigned int epids[] = { EPID_LAST, XHCI_KBD_EP };
     QXHCI *x = obj;
     QTestState *qts = x->pdev.bus->qts;
     QXHCIDevice dev;
-    uint64_t slot_ctx;
     uint32_t port;
 
     if (qpci_check_buggy_msi(&x->pdev)) {
         return;
     }
     qtest_qmp_device_add(qts, "usb-kbd", "second", "{}");
-    xhci_start_kbd(x, &dev, &xhci_pin_mode);
+    xhci_start(x, &dev, &xhci_pin_mode);
+    for (int i = 0; i < ARRAY_SIZE(epids); i++) {
+        qxhci_configure_intr_in(x, &dev, epids[i], XHCI_KBD_REPORT_SIZE);
+    }
     submit(x, &dev, 0);
 
-    /* Address Device again, for the next port */
-    slot_ctx = dev.in_ctx + x->ctx_size;
     port = dev.port + 1;
     qxhci_oper_write(x, QXHCI_PORTSC(port), QXHCI_PORTSC_PP | QXHCI_PORTSC_PR);
     qxhci_step(x, 20);
     qxhci_drain(x);
-    qtest_writel(qts, dev.in_ctx + 4, BIT(0) | BIT(QXHCI_EP0));
-    qtest_writel(qts, slot_ctx + 4, port << 16);
-    qxhci_command(x, QXHCI_TRB_ADDRESS_DEV, dev.in_ctx, dev.slot);
+    address_again(x, &dev, port);
 
     qtest_qmp_device_del(qts, "first");
     qxhci_doorbell(x, dev.slot, XHCI_KBD_EP);
@@ -164,7 +243,46 @@ static void test_other_port(void *obj, void *data, QGuestAllocator *alloc)
     qxhci_step(x, 20);
     qxhci_drain(x);
     xhci_assert_quiet(x);
+    for (int i = 0; i < ARRAY_SIZE(epids); i++) {
+        uint64_t ctx = dev.out_ctx + epids[i] * x->ctx_size;
+
+        g_assert_cmphex(qtest_readl(qts, ctx) & EP_STATE_MASK, ==,
+                        EP_STATE_DISABLED);
+    }
     qos_invalidate_command_line();
+}
+
+/* The answer of NEC's controller, whichever bits it rotates by how much */
+static void test_nec_challenge(QXHCI *x, const void *arg)
+{
+    static const struct {
+        uint32_t hi, lo, answer;
+    } challenges[] = {
+        { 0x00000000, 0x00000000, 0x49434877 },
+        { 0x12345678, 0x9abcdef0, 0xb6799073 },
+        { 0xfedcff01, 0x0001ffff, 0x6f376ef5 },
+    };
+    bool nec = qpci_config_readw(&x->pdev, PCI_VENDOR_ID) == PCI_VENDOR_ID_NEC;
+    QXHCIDevice dev;
+    QXHCITrb ev;
+
+    xhci_start(x, &dev, &xhci_pin_mode);
+    for (int i = 0; i < ARRAY_SIZE(challenges); i++) {
+        qxhci_ring_put(x, &x->cmd, (QXHCITrb) {
+            .parameter = (uint64_t)challenges[i].hi << 32 | challenges[i].lo,
+            .control = TRB_NEC_CHALLENGE << 10,
+        });
+        qxhci_doorbell(x, 0, 0);
+        qxhci_event_wait(x, 0, &ev);
+        qxhci_ack(x, 0);
+        if (nec) {
+            g_assert_cmpuint(QXHCI_TRB_TYPE(&ev), ==, TRB_EV_NEC);
+            g_assert_cmphex((ev.control & 0xffff0000) | (ev.status & 0xffff),
+                            ==, challenges[i].answer);
+        } else {
+            g_assert_cmpuint(QXHCI_TRB_CC(&ev), ==, CC_TRB_ERROR);
+        }
+    }
 }
 
 static void register_transfer_tests(void)
@@ -181,6 +299,10 @@ static void register_transfer_tests(void)
                   NULL);
     xhci_add_test("transfer/direction", &xhci_pin_mode, test_direction, NULL);
     xhci_add_test("transfer/malformed", &xhci_pin_mode, test_malformed, NULL);
+    xhci_add_test("transfer/bounce", &xhci_pin_mode, test_bounce, NULL);
+    xhci_add_test("transfer/same-port", &xhci_pin_mode, test_same_port, NULL);
+    xhci_add_test("transfer/nec-challenge", &xhci_pin_mode, test_nec_challenge,
+                  NULL);
     xhci_add_test("transfer/isoch-nak", &xhci_pin_mode, test_isoch_nak, NULL);
 }
 

@@ -11,6 +11,7 @@
 #include "qemu/bswap.h"
 #include "libqtest.h"
 #include "libqos/qgraph.h"
+#include "scsi/constants.h"
 #include "usb-xhci-utils.h"
 
 /* A disk that takes 200 ms for a request */
@@ -22,19 +23,25 @@
 #define PIPE_COMMAND        2
 #define PIPE_STATUS         QXHCI_EP_IN(2)
 #define PIPE_DATA_IN        QXHCI_EP_IN(3)
+#define PIPE_DATA_OUT       8
 
-/* Room for a Command IU, and for a Sense or Response IU */
+/* Room for a Command IU, and for a Sense or Response IU; a full Sense IU */
 #define IU_SIZE             32
 #define STATUS_IU_SIZE      128
+#define SENSE_IU_SIZE       34
 
-/* SCSI commands */
-#define TEST_UNIT_READY     0x00
-#define READ_10             0x28
-#define WRITE_10            0x2a
+/* How a status begins: ID, tag, and the status in a Sense IU */
+#define SENSE_IU(tag, status)   (0x03 << 24 | (tag) << 8 | (status))
+#define READ_READY_IU(tag)      (0x06 << 24 | (tag) << 8)
 
-/* Stream IDs 1 to 3 can be used, 4.12.2 */
-#define MAX_PSTREAMS        1
+/* Stream IDs 1 to 31 can be used, 4.12.2; usb-uas has the first 16 */
+#define MAX_PSTREAMS        4
 #define STREAM              1
+#define LAST_STREAM         16
+
+/* How many commands, and results that nobody reads, usb-uas has room for */
+#define MAX_REQUESTS        256
+#define MAX_RESULTS         1024
 
 typedef struct UASPipe {
     unsigned int epid;
@@ -88,16 +95,23 @@ static void configure(QXHCI *x, QXHCIDevice *dev, UASPipe *pipe,
     g_assert_cmpuint(enable(x, dev, BIT(pipe->epid)), ==, QXHCI_CC_SUCCESS);
 }
 
+/* What to write to the doorbell for @pipe */
+static uint32_t doorbell_target(UASPipe *pipe)
+{
+    return pipe->epid | pipe->stream << 16;
+}
+
 static uint64_t submit(QXHCI *x, QXHCIDevice *dev, UASPipe *pipe, uint64_t buf,
                        unsigned int len)
 {
-    return xhci_submit_bulk(x, dev, &pipe->ring,
-                            pipe->epid | pipe->stream << 16, buf, len);
+    return xhci_submit_bulk(x, dev, &pipe->ring, doorbell_target(pipe), buf,
+                            len);
 }
 
-/* The status of a command is larger than the buffer for it */
+/* The status of a command is larger than the buffer for it, or fills it */
 static void test_short_status(QXHCI *x, const void *arg)
 {
+    const unsigned int *len = arg;
     UASPipe command = { .epid = PIPE_COMMAND };
     UASPipe status = { .epid = PIPE_STATUS };
     /* A Command IU for a logical unit that is not there */
@@ -113,12 +127,15 @@ static void test_short_status(QXHCI *x, const void *arg)
 
     buf = xhci_alloc(x, sizeof(iu));
     qtest_memwrite(x->pdev.bus->qts, buf, iu, sizeof(iu));
-    trb = submit(x, &dev, &status, xhci_alloc(x, 64), 4);
+    trb = submit(x, &dev, &status, xhci_alloc(x, 64), *len);
     xhci_assert_completion(x, submit(x, &dev, &command, buf, sizeof(iu)),
                            QXHCI_CC_SUCCESS);
     /* Babble, or as much of the status as there is room for */
     qxhci_event_wait(x, 0, &ev);
     g_assert_cmphex(ev.parameter, ==, trb);
+    if (*len == SENSE_IU_SIZE) {
+        g_assert_cmphex(ev.status, ==, QXHCI_CC_SUCCESS << 24);
+    }
     qxhci_ack(x, 0);
     xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
 }
@@ -220,11 +237,14 @@ static void test_busy_stream(QXHCI *x, const void *arg)
 
 typedef struct UASDisk {
     QXHCIDevice dev;
-    UASPipe command, status, data_in;
-    uint64_t iu, status_iu;
+    UASPipe command, status, data_in, data_out;
+    uint64_t iu, status_iu, buf;
 } UASDisk;
 
-/* Sends a Command IU for one block; returns its TRB */
+/*
+ * Sends a Command IU for one block; returns its TRB.  The one for TEST UNIT
+ * READY is cut short, as the rest is zero.
+ */
 static uint64_t send_command(QXHCI *x, UASDisk *d, uint8_t opcode,
                              uint16_t tag)
 {
@@ -232,7 +252,29 @@ static uint64_t send_command(QXHCI *x, UASDisk *d, uint8_t opcode,
 
     stw_be_p(iu + 2, tag);
     qtest_memwrite(x->pdev.bus->qts, d->iu, iu, sizeof(iu));
-    return submit(x, &d->dev, &d->command, d->iu, sizeof(iu));
+    return submit(x, &d->dev, &d->command, d->iu,
+                  opcode == TEST_UNIT_READY ? 4 : sizeof(iu));
+}
+
+static uint64_t submit_status(QXHCI *x, UASDisk *d)
+{
+    return submit(x, &d->dev, &d->status, d->status_iu, STATUS_IU_SIZE);
+}
+
+/* Half a block */
+static uint64_t submit_data(QXHCI *x, UASDisk *d, UASPipe *pipe)
+{
+    return submit(x, &d->dev, pipe, d->buf, 256);
+}
+
+/* Takes the status that the transfer at @trb reads; returns how it begins */
+static uint32_t take_status(QXHCI *x, UASDisk *d, uint64_t trb)
+{
+    uint8_t iu[8];
+
+    xhci_assert_completion(x, trb, QXHCI_CC_SHORT_PACKET);
+    qtest_memread(x->pdev.bus->qts, d->status_iu, iu, sizeof(iu));
+    return iu[0] << 24 | lduw_be_p(iu + 2) << 8 | (iu[0] == 0x03 ? iu[6] : 0);
 }
 
 /* Brings up a disk, which has told of its reset then */
@@ -242,24 +284,35 @@ static void start_disk(QXHCI *x, UASDisk *d, unsigned int stream)
         .command.epid = PIPE_COMMAND,
         .status = { .epid = PIPE_STATUS, .stream = stream },
         .data_in = { .epid = PIPE_DATA_IN, .stream = stream },
+        .data_out = { .epid = PIPE_DATA_OUT, .stream = stream },
     };
     xhci_start(x, &d->dev, &xhci_pin_mode);
     qxhci_set_configuration(x, &d->dev);
     configure(x, &d->dev, &d->command, QXHCI_EP_TYPE_BULK_OUT);
     fill_ctx(x, &d->dev, &d->status, QXHCI_EP_TYPE_BULK_IN, MAX_PSTREAMS);
     fill_ctx(x, &d->dev, &d->data_in, QXHCI_EP_TYPE_BULK_IN, MAX_PSTREAMS);
-    g_assert_cmpuint(enable(x, &d->dev, BIT(PIPE_STATUS) | BIT(PIPE_DATA_IN)),
-                     ==, QXHCI_CC_SUCCESS);
+    fill_ctx(x, &d->dev, &d->data_out, QXHCI_EP_TYPE_BULK_OUT, MAX_PSTREAMS);
+    g_assert_cmpuint(enable(x, &d->dev, BIT(PIPE_STATUS) | BIT(PIPE_DATA_IN) |
+                            BIT(PIPE_DATA_OUT)), ==, QXHCI_CC_SUCCESS);
 
     d->iu = xhci_alloc(x, IU_SIZE);
     d->status_iu = xhci_alloc(x, STATUS_IU_SIZE);
-    xhci_assert_completion(x, send_command(x, d, TEST_UNIT_READY, 1),
+    d->buf = xhci_alloc(x, 512);
+    xhci_assert_completion(x, send_command(x, d, TEST_UNIT_READY, stream ?: 1),
                            QXHCI_CC_SUCCESS);
-    xhci_assert_completion(x, submit(x, &d->dev, &d->status, d->status_iu,
-                                     STATUS_IU_SIZE), QXHCI_CC_SHORT_PACKET);
+    take_status(x, d, submit_status(x, d));
 }
 
-/* The device is reset while a transfer waits for the data of a command */
+/* Lets the disk finish its requests */
+static void wait_for_disk(void)
+{
+    g_usleep(300 * 1000);
+}
+
+/*
+ * The device is reset while a transfer waits for the data of a command, and a
+ * second one was refused
+ */
 static void test_reset_data(QXHCI *x, const void *arg)
 {
     UASDisk d;
@@ -270,9 +323,10 @@ static void test_reset_data(QXHCI *x, const void *arg)
         return;
     }
     start_disk(x, &d, STREAM);
-    trb = submit(x, &d.dev, &d.data_in, xhci_alloc(x, 512), 512);
+    trb = submit_data(x, &d, &d.data_in);
     xhci_assert_completion(x, send_command(x, &d, READ_10, STREAM),
                            QXHCI_CC_SUCCESS);
+    xhci_assert_completion(x, submit_data(x, &d, &d.data_in), QXHCI_CC_STALL);
 
     qxhci_oper_write(x, QXHCI_PORTSC(d.dev.port),
                      QXHCI_PORTSC_PP | QXHCI_PORTSC_PR);
@@ -345,9 +399,10 @@ static void test_status_out(QXHCI *x, const void *arg)
     xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
 }
 
-/* The host reads for the tag of a command that writes */
-static void test_read_of_write(QXHCI *x, const void *arg)
+/* The host moves data the other way than the command, before or after it */
+static void test_direction(QXHCI *x, const void *arg)
 {
+    const uint8_t *opcode = arg;
     UASDisk d;
     uint64_t trb;
     QXHCITrb ev;
@@ -355,70 +410,172 @@ static void test_read_of_write(QXHCI *x, const void *arg)
     if (!has_streams(x)) {
         return;
     }
-    start_disk(x, &d, STREAM);
-    trb = submit(x, &d.dev, &d.data_in, xhci_alloc(x, 512), 512);
-    send_command(x, &d, WRITE_10, STREAM);
-    do {
-        qxhci_event_wait(x, 0, &ev);
-    } while (ev.parameter != trb);
-    g_assert_cmpuint(QXHCI_TRB_CC(&ev), ==, QXHCI_CC_STALL);
-    qxhci_drain(x);
+    for (int after = 0; after < 2; after++) {
+        start_disk(x, &d, STREAM);
+        if (after) {
+            send_command(x, &d, *opcode, STREAM);
+        }
+        trb = submit_data(x, &d, *opcode == READ_10 ? &d.data_out
+                                                    : &d.data_in);
+        if (!after) {
+            send_command(x, &d, *opcode, STREAM);
+        }
+        do {
+            qxhci_event_wait(x, 0, &ev);
+        } while (ev.parameter != trb);
+        g_assert_cmpuint(QXHCI_TRB_CC(&ev), ==, QXHCI_CC_STALL);
+        qxhci_drain(x);
+        xhci_assert_delivery(x, &d.dev, &xhci_pin_mode, 0);
+    }
+}
+
+/* Goes on with the transfer that was stopped, 4.6.9 */
+static void resume(QXHCI *x, UASDisk *d, UASPipe *pipe)
+{
+    qxhci_doorbell(x, d->dev.slot, doorbell_target(pipe));
+}
+
+/* Transfers are stopped and resumed before a command, which has no data */
+static void test_resume(QXHCI *x, const void *arg)
+{
+    const unsigned int *stream = arg;
+    UASDisk d;
+    uint64_t data, status, command;
+
+    if (!has_streams(x)) {
+        return;
+    }
+    start_disk(x, &d, *stream);
+    data = submit_data(x, &d, &d.data_in);
+    status = submit_status(x, &d);
+    xhci_stop_transfer(x, &d.dev, PIPE_DATA_IN);
+    resume(x, &d, &d.data_in);
+    xhci_stop_transfer(x, &d.dev, PIPE_STATUS);
+    resume(x, &d, &d.status);
+
+    command = send_command(x, &d, TEST_UNIT_READY, *stream);
+    xhci_assert_completion(x, data, QXHCI_CC_SHORT_PACKET);
+    xhci_assert_completion(x, command, QXHCI_CC_SUCCESS);
+    g_assert_cmphex(take_status(x, &d, status), ==, SENSE_IU(*stream, GOOD));
+    submit_status(x, &d);
     xhci_assert_delivery(x, &d.dev, &xhci_pin_mode, 0);
 }
 
-/* Nobody reads what becomes of the commands */
+/* The same while the disk reads, and after it has */
+static void test_resume_data(QXHCI *x, const void *arg)
+{
+    UASDisk d;
+    uint64_t trb;
+
+    if (!has_streams(x)) {
+        return;
+    }
+    start_disk(x, &d, STREAM);
+    for (int after = 0; after < 2; after++) {
+        trb = submit_data(x, &d, &d.data_in);
+        xhci_assert_completion(x, send_command(x, &d, READ_10, STREAM),
+                               QXHCI_CC_SUCCESS);
+        xhci_stop_transfer(x, &d.dev, PIPE_DATA_IN);
+        if (!after) {
+            resume(x, &d, &d.data_in);
+        }
+        wait_for_disk();
+        if (after) {
+            resume(x, &d, &d.data_in);
+        }
+        xhci_assert_completion(x, trb, QXHCI_CC_SUCCESS);
+        xhci_assert_completion(x, submit_data(x, &d, &d.data_in),
+                               QXHCI_CC_SUCCESS);
+        g_assert_cmphex(take_status(x, &d, submit_status(x, &d)), ==,
+                        SENSE_IU(STREAM, GOOD));
+    }
+    xhci_assert_delivery(x, &d.dev, &xhci_pin_mode, 0);
+}
+
+/* Nobody reads what becomes of the commands, until a reset */
 static void test_unread_status(QXHCI *x, const void *arg)
 {
-    UASPipe command = { .epid = PIPE_COMMAND };
     /* A Command IU for a logical unit that is not there */
     uint8_t iu[IU_SIZE] = { 0x01, 0, 0, 1, };
+    uint64_t buf = xhci_alloc(x, sizeof(iu));
     QXHCITrb ev;
-    uint64_t buf;
     QXHCIDevice dev;
 
-    xhci_start(x, &dev, &xhci_pin_mode);
-    qxhci_set_configuration(x, &dev);
-    configure(x, &dev, &command, QXHCI_EP_TYPE_BULK_OUT);
-
-    buf = xhci_alloc(x, sizeof(iu));
     qtest_memwrite(x->pdev.bus->qts, buf, iu, sizeof(iu));
-    for (int i = 0; i < 2000; i++) {
-        submit(x, &dev, &command, buf, sizeof(iu));
-        qxhci_event_wait(x, 0, &ev);
-        qxhci_ack(x, 0);
-        if (QXHCI_TRB_CC(&ev) == QXHCI_CC_STALL) {
-            xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
-            return;
+    for (int reset = 0; reset < 2; reset++) {
+        UASPipe command = { .epid = PIPE_COMMAND };
+
+        xhci_start(x, &dev, &xhci_pin_mode);
+        qxhci_set_configuration(x, &dev);
+        configure(x, &dev, &command, QXHCI_EP_TYPE_BULK_OUT);
+        for (int i = 0; i <= MAX_RESULTS; i++) {
+            submit(x, &dev, &command, buf, sizeof(iu));
+            qxhci_event_wait(x, 0, &ev);
+            qxhci_ack(x, 0);
+            /* One too many is not taken */
+            g_assert_cmphex(ev.status, ==, i < MAX_RESULTS
+                            ? QXHCI_CC_SUCCESS << 24
+                            : QXHCI_CC_STALL << 24 | sizeof(iu));
         }
+        xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
     }
-    g_assert_not_reached();
 }
 
 /* Nor does anybody take what the commands read */
 static void test_untaken_data(QXHCI *x, const void *arg)
 {
-    uint8_t sense[8];
+    uint32_t status[2];
     UASDisk d;
-    QXHCITrb ev;
 
     start_disk(x, &d, 0);
-    for (int tag = 1; tag <= 300; tag++) {
+    for (int tag = 1; tag <= MAX_REQUESTS + 1; tag++) {
         xhci_assert_completion(x, send_command(x, &d, READ_10, tag),
                                QXHCI_CC_SUCCESS);
     }
-    /* One is ready for its data, and another was one too many */
-    for (int i = 0; i < 2; i++) {
-        submit(x, &d.dev, &d.status, d.status_iu, STATUS_IU_SIZE);
-        qxhci_event_wait(x, 0, &ev);
-        qxhci_ack(x, 0);
-        qtest_memread(x->pdev.bus->qts, d.status_iu, sense, sizeof(sense));
-        if (sense[0] == 0x03 /* Sense IU */) {
-            g_assert_cmphex(sense[6], ==, 0x28 /* TASK SET FULL */);
-            xhci_assert_delivery(x, &d.dev, &xhci_pin_mode, 0);
-            return;
-        }
+    wait_for_disk();
+    status[0] = take_status(x, &d, submit_status(x, &d));
+    status[1] = take_status(x, &d, submit_status(x, &d));
+    /* The last was one too many, and the first is ready for its data */
+    g_assert_cmphex(MIN(status[0], status[1]), ==,
+                    SENSE_IU(MAX_REQUESTS + 1, TASK_SET_FULL));
+    g_assert_cmphex(MAX(status[0], status[1]), ==, READ_READY_IU(1));
+    submit_status(x, &d);
+    xhci_assert_delivery(x, &d.dev, &xhci_pin_mode, 0);
+}
+
+/*
+ * Two statuses while a transfer waits for one.  The next transfer on the ring
+ * is started when the first one completes, without a doorbell, and there is
+ * room for as many as before.
+ */
+static void test_two_statuses(QXHCI *x, const void *arg)
+{
+    UASDisk d;
+
+    start_disk(x, &d, 0);
+    for (int i = 0; i < 20; i++) {
+        QXHCITrb status = {
+            .parameter = d.status_iu,
+            .status = STATUS_IU_SIZE,
+            .control = QXHCI_TRB_NORMAL << 10 | QXHCI_TRB_IOC,
+        };
+        QXHCITrb command = {
+            .parameter = d.iu,
+            .status = IU_SIZE,
+            .control = QXHCI_TRB_NORMAL << 10,
+        };
+        uint64_t trb[2];
+
+        trb[0] = qxhci_ring_put(x, &d.status.ring, status);
+        qxhci_doorbell(x, d.dev.slot, PIPE_STATUS);
+        trb[1] = qxhci_ring_put(x, &d.status.ring, status);
+
+        qxhci_ring_put(x, &d.command.ring, command);
+        qxhci_ring_put(x, &d.command.ring, command);
+        qxhci_doorbell(x, d.dev.slot, PIPE_COMMAND);
+        xhci_assert_completion(x, trb[0], QXHCI_CC_SHORT_PACKET);
+        xhci_assert_completion(x, trb[1], QXHCI_CC_SHORT_PACKET);
     }
-    g_assert_not_reached();
 }
 
 static void add_uas_test(const char *name, const char *device_opts,
@@ -429,12 +586,17 @@ static void add_uas_test(const char *name, const char *device_opts,
 
 static void register_uas_tests(void)
 {
+    static const unsigned int short_len = 4, full_len = SENSE_IU_SIZE;
     static const unsigned int status = PIPE_STATUS, data_in = PIPE_DATA_IN;
+    static const unsigned int stream = STREAM, last_stream = LAST_STREAM;
     static const uint8_t command_iu = 0x01, task_iu = 0x05;
+    static const uint8_t read_10 = READ_10, write_10 = WRITE_10;
 
     /* High speed, which has no streams */
     add_uas_test("uas/short-status", "msi=on,msix=on,p3=0",
-                 test_short_status, NULL);
+                 test_short_status, &short_len);
+    add_uas_test("uas/full-status", "msi=on,msix=on,p3=0",
+                 test_short_status, &full_len);
     add_uas_test("uas/tag-of-command", "msi=on,msix=on", test_tag,
                  &command_iu);
     add_uas_test("uas/tag-of-task", "msi=on,msix=on", test_tag, &task_iu);
@@ -448,11 +610,21 @@ static void register_uas_tests(void)
     add_uas_test("uas/command-in", "msi=on,msix=on", test_command_in, NULL);
     add_uas_test("uas/status-out", "msi=on,msix=on", test_status_out, NULL);
     xhci_add_device_test("uas/read-of-write", "msi=on,msix=on", UAS_WITH_DISK,
-                         test_read_of_write, NULL);
+                         test_direction, &write_10);
+    xhci_add_device_test("uas/write-of-read", "msi=on,msix=on", UAS_WITH_DISK,
+                         test_direction, &read_10);
+    xhci_add_device_test("uas/resume", "msi=on,msix=on", UAS_WITH_DISK,
+                         test_resume, &stream);
+    xhci_add_device_test("uas/resume-last", "msi=on,msix=on", UAS_WITH_DISK,
+                         test_resume, &last_stream);
+    xhci_add_device_test("uas/resume-data", "msi=on,msix=on", UAS_WITH_DISK,
+                         test_resume_data, NULL);
     add_uas_test("uas/unread-status", "msi=on,msix=on", test_unread_status,
                  NULL);
     xhci_add_device_test("uas/untaken-data", "msi=on,msix=on,p3=0",
                          UAS_WITH_DISK, test_untaken_data, NULL);
+    xhci_add_device_test("uas/two-statuses", "msi=on,msix=on,p3=0",
+                         UAS_WITH_DISK, test_two_statuses, NULL);
     add_uas_test("uas/busy-status", "msi=on,msix=on", test_busy_stream,
                  &status);
     add_uas_test("uas/busy-data", "msi=on,msix=on", test_busy_stream,

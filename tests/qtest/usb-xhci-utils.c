@@ -50,6 +50,16 @@ typedef struct XHCITest {
     const void *arg;
 } XHCITest;
 
+void *xhci_test_arg(size_t size)
+{
+    /* They stay in reach, so that LeakSanitizer does not take them for lost */
+    static GSList *args;
+    void *arg = g_malloc0(size);
+
+    args = g_slist_prepend(args, arg);
+    return arg;
+}
+
 static void run_test(void *obj, void *data, QGuestAllocator *alloc)
 {
     QXHCI *x = obj;
@@ -65,7 +75,7 @@ void xhci_add_device_test(const char *name, const char *device_opts,
                           const void *arg)
 {
     g_autofree char *cmd_line = g_strdup_printf("-device %s", usb_device);
-    XHCITest *t = g_new0(XHCITest, 1);
+    XHCITest *t = xhci_test_arg(sizeof(*t));
 
     t->func = func;
     t->arg = arg;
@@ -97,7 +107,7 @@ void xhci_add_intr_tests(const char *prefix, XHCITestFunc func)
         unsigned int num_intrs = s->mode == QXHCI_PIN ? 1 : 2;
 
         for (unsigned int intr = 0; intr < num_intrs; intr++) {
-            XHCIIntrTest *t = g_new(XHCIIntrTest, 1);
+            XHCIIntrTest *t = xhci_test_arg(sizeof(*t));
             g_autofree char *name = g_strdup_printf("%s/%s-%u", prefix,
                                                     s->name, intr);
 
@@ -126,7 +136,7 @@ void xhci_add_bus_test(const char *name, const char *cmd_line,
     static const char *const buses[] = { "pci-bus", "pcie-bus" };
 
     for (int i = 0; i < ARRAY_SIZE(buses); i++) {
-        XHCITest *t = g_new0(XHCITest, 1);
+        XHCITest *t = xhci_test_arg(sizeof(*t));
 
         t->bus_func = func;
         t->arg = arg;

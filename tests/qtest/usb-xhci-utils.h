@@ -50,6 +50,13 @@ typedef void (*XHCIBusTestFunc)(QPCIBus *bus, QGuestAllocator *alloc,
                                 const void *arg);
 
 /**
+ * xhci_test_arg(): memory for the argument of a test, @size bytes of zeros
+ *
+ * Nobody owns the arguments of tests, so it is there until the program ends.
+ */
+void *xhci_test_arg(size_t size);
+
+/**
  * xhci_add_test(): add a test for all controllers on PCI
  * @s: gives the options of the controller; it has a keyboard
  *
