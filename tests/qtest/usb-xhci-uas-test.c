@@ -19,6 +19,11 @@
     "-blockdev null-co,node-name=disk,size=65536,read-zeroes=on," \
     "latency-ns=200000000"
 
+/* The same, and LUN 1 takes half of that */
+#define UAS_WITH_TWO_DISKS UAS_WITH_DISK " -device " \
+    "scsi-hd,bus=uas.0,lun=1,drive=fast -blockdev null-co,node-name=fast," \
+    "size=65536,read-zeroes=on,latency-ns=100000000"
+
 /* Pipes of usb-uas, as endpoint IDs */
 #define PIPE_COMMAND        2
 #define PIPE_STATUS         QXHCI_EP_IN(2)
@@ -239,6 +244,7 @@ typedef struct UASDisk {
     QXHCIDevice dev;
     UASPipe command, status, data_in, data_out;
     uint64_t iu, status_iu, buf;
+    uint8_t lun;
 } UASDisk;
 
 /*
@@ -248,12 +254,12 @@ typedef struct UASDisk {
 static uint64_t send_command(QXHCI *x, UASDisk *d, uint8_t opcode,
                              uint16_t tag)
 {
-    uint8_t iu[IU_SIZE] = { 0x01, [16] = opcode, [24] = 1 };
+    uint8_t iu[IU_SIZE] = { 0x01, [9] = d->lun, [16] = opcode, [24] = 1 };
 
     stw_be_p(iu + 2, tag);
     qtest_memwrite(x->pdev.bus->qts, d->iu, iu, sizeof(iu));
     return submit(x, &d->dev, &d->command, d->iu,
-                  opcode == TEST_UNIT_READY ? 4 : sizeof(iu));
+                  opcode == TEST_UNIT_READY && !d->lun ? 4 : sizeof(iu));
 }
 
 static uint64_t submit_status(QXHCI *x, UASDisk *d)
@@ -338,6 +344,41 @@ static void test_reset_data(QXHCI *x, const void *arg)
     qxhci_ack(x, 0);
     qxhci_command(x, QXHCI_TRB_FOR_EP(QXHCI_TRB_STOP_EP, PIPE_DATA_IN), 0,
                   d.dev.slot);
+    xhci_assert_delivery(x, &d.dev, &xhci_pin_mode, 0);
+}
+
+/*
+ * The device is reset while it has several commands.  It waits for the first
+ * one; meanwhile, the second one is completed and freed.
+ */
+static void test_reset_commands(QXHCI *x, const void *arg)
+{
+    UASDisk d;
+
+    start_disk(x, &d, 0);
+    d.lun = 1;
+    /* This one only tells that the unit was reset */
+    send_command(x, &d, TEST_UNIT_READY, 2);
+    qxhci_drain(x);
+    take_status(x, &d, submit_status(x, &d));
+
+    d.lun = 0;
+    xhci_assert_completion(x, send_command(x, &d, READ_10, 1),
+                           QXHCI_CC_SUCCESS);
+    d.lun = 1;
+    /* The device looks for one that can take data when it has a new one */
+    for (int tag = 2; tag <= 3; tag++) {
+        xhci_assert_completion(x, send_command(x, &d, WRITE_10, tag),
+                               QXHCI_CC_SUCCESS);
+    }
+    for (int i = 0; i < 2; i++) {
+        xhci_assert_completion(x, submit_data(x, &d, &d.data_out),
+                               QXHCI_CC_SUCCESS);
+    }
+    qxhci_oper_write(x, QXHCI_PORTSC(d.dev.port),
+                     QXHCI_PORTSC_PP | QXHCI_PORTSC_PR);
+
+    start_disk(x, &d, 0);
     xhci_assert_delivery(x, &d.dev, &xhci_pin_mode, 0);
 }
 
@@ -605,6 +646,8 @@ static void register_uas_tests(void)
                  NULL);
     xhci_add_device_test("uas/reset-data", "msi=on,msix=on", UAS_WITH_DISK,
                          test_reset_data, NULL);
+    xhci_add_device_test("uas/reset-commands", "msi=on,msix=on,p3=0",
+                         UAS_WITH_TWO_DISKS, test_reset_commands, NULL);
     add_uas_test("uas/stop-stream", "msi=on,msix=on,p3=0", test_stop_stream,
                  NULL);
     add_uas_test("uas/command-in", "msi=on,msix=on", test_command_in, NULL);
