@@ -487,7 +487,8 @@ class Run:
         found, sources = of_range(repo, 'base', commit, own)
         script('build', self.base.name, '--at', commit)
         folder = temp / known.code
-        repo.unpack(folder / 'src', commit, 'hw', 'include')
+        repo.unpack(folder / 'src', commit,
+                    *lines(repo.out('ls-tree', '--name-only', commit, 'hw', 'include')))
         tests = Tests(self.folder / 'qos-test', self.build)
         plant = Plant(Build(self.build), found, sources, folder)
         plant.make()
