@@ -154,6 +154,9 @@ static void test_migrate_ie(QXHCI *x, const void *arg)
     qxhci_step(x, 20);
 
     from = xhci_migrate(x, s);
+    /* This one has no event */
+    xhci_set_ie(x, 1, false);
+    xhci_set_ie(x, 1, true);
     g_assert_false(qxhci_intx(x));
     g_assert_cmphex(qxhci_take_messages(x), ==, 0);
     xhci_set_ie(x, 0, true);

@@ -15,7 +15,9 @@
 #include "usb-xhci-utils.h"
 
 /* 6.4.5 and 6.4.6 */
+#define CC_SLOT_NOT_ENABLED 11
 #define CC_RING_OVERRUN     15
+#define TRB_DISABLE_SLOT    10
 #define TRB_EVALUATE        13
 
 /* Two slots have the same port when they are loaded; its device goes then */
@@ -49,6 +51,28 @@ static void test_port_twice(void *obj, void *data, QGuestAllocator *alloc)
     }
     qxhci_drain(x);
     xhci_assert_quiet(x);
+    xhci_end_migrate(x, from);
+}
+
+/*
+ * The slot has a port without a device when it is loaded, and is disabled.
+ * Another one has no device yet, and stays enabled.
+ */
+static void test_no_device(QXHCI *x, const void *arg)
+{
+    unsigned int slot;
+    QXHCIDevice dev;
+    QTestState *from;
+    QXHCITrb ev;
+
+    xhci_start_kbd(x, &dev, &xhci_pin_mode);
+    slot = qxhci_command(x, QXHCI_TRB_ENABLE_SLOT, 0, 0);
+    qtest_writel(x->pdev.bus->qts, dev.out_ctx + 4, (dev.port + 1) << 16);
+
+    from = xhci_migrate(x, &xhci_pin_mode);
+    ev = qxhci_try_command(x, TRB_DISABLE_SLOT, 0, dev.slot);
+    g_assert_cmpuint(QXHCI_TRB_CC(&ev), ==, CC_SLOT_NOT_ENABLED);
+    qxhci_command(x, TRB_DISABLE_SLOT, 0, slot);
     xhci_end_migrate(x, from);
 }
 
@@ -112,6 +136,7 @@ static void register_restore_tests(void)
 {
     xhci_add_setup_test("restore/slot-target", &xhci_msix_mode,
                         test_slot_target);
+    xhci_add_setup_test("restore/no-device", &xhci_pin_mode, test_no_device);
     qos_add_test("restore/other-device", "xhci", test_other_device,
                  &(QOSGraphTestOptions) {
         .edge.extra_device_opts = xhci_pin_mode.device_opts,

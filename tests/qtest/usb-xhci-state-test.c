@@ -32,7 +32,9 @@
 #define SENSE_LEN           100
 #define REQUEST             104
 #define REQUEST_CDB         105
+#define REQUEST_SECTOR      129
 #define REQUEST_BUFFER      141
+#define REQUEST_DATA_LEN    145
 #define REQUEST_DATA        149
 
 /* Values of MSD_MODE */
@@ -51,6 +53,7 @@ enum { MODE_CBW, MODE_OUT, MODE_IN, MODE_CSW };
 
 static const XHCIStorageCommand request_sense = { { 0x03, [4] = 252 }, 252 };
 static const XHCIStorageCommand inquiry = { { 0x12, [4] = 36 }, 36 };
+static const XHCIStorageCommand short_inquiry = { { 0x12, [4] = 1 }, 1 };
 static const XHCIStorageCommand read_blocks = { { 0x28, [8] = 8 }, DATA };
 static const XHCIStorageCommand write_blocks = {
     { 0x2a, [8] = 8 }, DATA, true
@@ -76,6 +79,10 @@ typedef struct Case {
         /* 1 for a byte, 0 for four */
         unsigned int size;
     } changes[3];
+    /* Bytes that are left out, for what QEMU does not read then */
+    struct {
+        unsigned int offset, len;
+    } cut;
     /* Or the request of a disk is there twice */
     bool repeat;
 } Case;
@@ -331,6 +338,10 @@ static const StateTest tests[] = {
         { NULL, { { REQUEST_BUFFER, BUFFER + 1 } } },
         { end_command, { { REQUEST_BUFFER, DATA } } },
         { NULL, { { REQUEST_BUFFER, DATA - 1 } } },
+        { NULL, { { REQUEST_BUFFER, BUFFER + 1 } },
+          .cut = { REQUEST_DATA_LEN, 4 + DATA } },
+        { NULL, { { REQUEST_DATA_LEN, BUFFER + 1 } },
+          .cut = { REQUEST_DATA, DATA } },
         /* No blocks, but data */
         { NULL, { { REQUEST_CDB + 8, 0, 1 } } },
     }, &read_blocks },
@@ -340,6 +351,11 @@ static const StateTest tests[] = {
         { nothing, { { REQUEST_BUFFER, 0x1024 }, { REQUEST_CDB + 3, 16, 1 } } },
         { NULL, { { REQUEST_BUFFER, 0x1023 }, { REQUEST_CDB + 3, 16, 1 } } },
     }, &inquiry },
+    { "disk-request-invalid", DISK, "/scsi-disk", start_disk, nothing, {
+        /* No such command, so there is no buffer */
+        { stall_in, { { REQUEST_CDB, 0xff, 1 } },
+          .cut = { REQUEST_SECTOR, REQUEST_DATA - REQUEST_SECTOR } },
+    }, &short_inquiry },
     { "second-request", DISK, "/scsi-disk", start_disk, end_command, {
         { NULL, .repeat = true },
     }, &read_blocks },
@@ -386,6 +402,7 @@ static void change(GString *s, const StateTest *t, const Case *c)
             stl_be_p(field, c->changes[i].value);
         }
     }
+    g_string_erase(s, section + c->cut.offset - s->str, c->cut.len);
     if (c->repeat) {
         g_string_insert_len(s, section + REQUEST - s->str, section + REQUEST,
                             REQUEST_DATA + DATA - REQUEST);
@@ -406,7 +423,7 @@ static void test_state(QXHCI *x, const void *arg)
     qxhci_drain(&g.x);
     saved = save(&g, file);
     load(&g, file, saved, t->use);
-    if (t->begun == &inquiry &&
+    if (t->begun && t->begun->cdb[0] == inquiry.cdb[0] &&
         ldl_be_p(find_section(saved, t->section) + REQUEST_BUFFER) != 4096) {
         g_test_skip("This version of QEMU does not save the data of INQUIRY");
         return;

@@ -149,6 +149,8 @@ static void test_short_status(QXHCI *x, const void *arg)
 static void test_tag(QXHCI *x, const void *arg)
 {
     const uint8_t *iu_id = arg;
+    char *file = xhci_log_start(x, "log guest_errors");
+    g_autofree char *log = NULL;
     UASPipe command = { .epid = PIPE_COMMAND };
     UASPipe status = { .epid = PIPE_STATUS, .stream = STREAM };
     uint8_t iu[IU_SIZE] = { *iu_id, 0, 0xff, 0xff, };
@@ -165,6 +167,9 @@ static void test_tag(QXHCI *x, const void *arg)
     xhci_assert_completion(x, submit(x, &dev, &command, buf, sizeof(iu)),
                            QXHCI_CC_SUCCESS);
     xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
+
+    log = xhci_log_stop(file);
+    g_assert_nonnull(strstr(log, "invalid tag 0xffff"));
 }
 
 /* MaxPSASize of HCCPARAMS1, 5.3.6; nec-usb-xhci had no streams before 10.0 */
@@ -225,11 +230,14 @@ static void test_busy_stream(QXHCI *x, const void *arg)
 {
     const unsigned int *epid = arg;
     UASPipe pipe = { .epid = *epid, .stream = STREAM };
+    g_autofree char *log = NULL;
     QXHCIDevice dev;
+    char *file;
 
     if (!has_streams(x)) {
         return;
     }
+    file = xhci_log_start(x, "log guest_errors");
     xhci_start(x, &dev, &xhci_pin_mode);
     qxhci_set_configuration(x, &dev);
     configure(x, &dev, &pipe, QXHCI_EP_TYPE_BULK_IN);
@@ -238,6 +246,9 @@ static void test_busy_stream(QXHCI *x, const void *arg)
     xhci_assert_completion(x, submit(x, &dev, &pipe, xhci_alloc(x, 64), 64),
                            QXHCI_CC_STALL);
     xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
+
+    log = xhci_log_stop(file);
+    g_assert_nonnull(strstr(log, "stream 1 is busy"));
 }
 
 typedef struct UASDisk {
@@ -379,6 +390,11 @@ static void test_reset_commands(QXHCI *x, const void *arg)
                      QXHCI_PORTSC_PP | QXHCI_PORTSC_PR);
 
     start_disk(x, &d, 0);
+    /* The tag of the last one is free again */
+    send_command(x, &d, TEST_UNIT_READY, 3);
+    qxhci_drain(x);
+    g_assert_cmphex(take_status(x, &d, submit_status(x, &d)), ==,
+                    SENSE_IU(3, GOOD));
     xhci_assert_delivery(x, &d.dev, &xhci_pin_mode, 0);
 }
 
@@ -539,6 +555,8 @@ static void test_unread_status(QXHCI *x, const void *arg)
     /* A Command IU for a logical unit that is not there */
     uint8_t iu[IU_SIZE] = { 0x01, 0, 0, 1, };
     uint64_t buf = xhci_alloc(x, sizeof(iu));
+    char *file = xhci_log_start(x, "log guest_errors");
+    g_autofree char *log = NULL;
     QXHCITrb ev;
     QXHCIDevice dev;
 
@@ -560,6 +578,8 @@ static void test_unread_status(QXHCI *x, const void *arg)
         }
         xhci_assert_delivery(x, &dev, &xhci_pin_mode, 0);
     }
+    log = xhci_log_stop(file);
+    g_assert_nonnull(strstr(log, "does not read the status"));
 }
 
 /* Nor does anybody take what the commands read */
