@@ -27,7 +27,7 @@ provide() {
     fi >&2
     for need; do
         case $need in
-        stock | others) ;;
+        stock | others | clang) ;;
         tree) prepare_tree ;;
         build) prepare_tree && "$TOP/scripts/build" "$BASE" ;;
         *) die "$0 needs '$need', which is not known" ;;

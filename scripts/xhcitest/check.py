@@ -2,6 +2,7 @@
 """Run checks, and count what passes. See scripts/check --help."""
 
 import argparse
+import collections
 import concurrent.futures
 import fnmatch
 import os
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 from xhciseries import bases
 from xhciseries.paths import TOP, WORK
@@ -108,7 +109,11 @@ def prepare(chosen: Sequence[checks.Item]) -> None:
                 and not bases.local_source(base):
             die(f'there is no tree of {base.name}, and no Debian suite has it: make it with '
                 f'scripts/tree {base.name} --source DIR')
-    options = ['--long'] if any(item.is_long for item in chosen) else []
+    options: List[str] = []
+    if any(item.is_long for item in chosen):
+        options = ['--long']
+    elif any('clang' in item.needs for item in chosen):
+        options = ['--clang']
     if subprocess.run([TOP / 'scripts' / 'setup', *options], check=False).returncode:
         sys.exit(1)
 
@@ -130,19 +135,33 @@ def run(item: checks.Item) -> Result:
                      f'(log: {log})', *reasons(log.read_text(errors='replace').splitlines())]
 
 
+def next_item(waiting: Sequence[checks.Item], used: Set[str]) -> Optional[checks.Item]:
+    """What to start when this is in use, if anything can be.
+
+    The first item of lint, which is quick, else of the suite that has most
+    left to do, so that no suite runs alone in the end.
+    """
+    left: 'collections.Counter[str]' = collections.Counter(lint=sys.maxsize)
+    for item in waiting:
+        left[item.suite] += item.seconds
+    free = [item for item in waiting if not used & item.uses]
+    return max(free, key=lambda item: left[item.suite]) if free else None
+
+
 def run_all(chosen: Sequence[checks.Item], jobs: int) -> Iterator[Result]:
-    """Run them, several at a time, in order as far as what they use is free."""
+    """Run them, several at a time."""
     waiting = list(chosen)
     busy: 'Dict[concurrent.futures.Future[Result], checks.Item]' = {}
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         try:
             while waiting or busy:
-                used = {name for item in busy.values() for name in item.uses}
-                for item in list(waiting):
-                    if len(busy) < jobs and not used & item.uses:
-                        waiting.remove(item)
-                        busy[pool.submit(run, item)] = item
-                        used |= item.uses
+                while len(busy) < jobs:
+                    used = {name for item in busy.values() for name in item.uses}
+                    new = next_item(waiting, used)
+                    if not new:
+                        break
+                    waiting.remove(new)
+                    busy[pool.submit(run, new)] = new
                 done, _ = concurrent.futures.wait(
                     busy, return_when=concurrent.futures.FIRST_COMPLETED)
                 for future in done:

@@ -33,12 +33,16 @@ RUNS = {
     'stand-in': 'with --long, or if no base newer than v10.0 has a source',
 }
 
+#: What the tests of the scripts take, all of them.
+SCRIPTS_SECONDS = 180
+
 #: What lib/check.sh provides before the check begins.
 NEEDS = {
     'tree': 'the tree, with the series on it',
     'build': 'the same, and built',
     'stock': 'stock QEMU, built',
     'others': 'the trees and builds of other bases, which nothing else uses meanwhile',
+    'clang': 'clang with its libraries, which scripts/setup --clang installs',
 }
 
 _FIELDS = ('Passes if', 'Runs', 'Takes', 'Needs', 'Bases')
@@ -80,16 +84,17 @@ class Item:
     suite: str
     name: str
     command: Tuple[str, ...]
+    seconds: int
     runs: str = 'short'
     is_long: bool = False
-    needs_others: bool = False
+    needs: Tuple[str, ...] = ()
 
     @property
     def uses(self) -> Set[str]:
         """What no two items may use at the same time: a suite, so a tree and
         its build, or those of all bases.
         """
-        return {base.name for base in bases.load()} if self.needs_others else {self.suite}
+        return {base.name for base in bases.load()} if 'others' in self.needs else {self.suite}
 
     def __str__(self) -> str:
         return f'{self.suite}/{self.name}'
@@ -168,14 +173,15 @@ def items() -> Iterator[Item]:
     """All that there is, in the order in which it runs."""
     def item(check: Check, suite: str) -> Item:
         command = [str(check.path)] + [suite] * (check.suite == 'base')
-        return Item(suite, check.path.name, tuple(command), check.runs, check.is_long,
-                    'others' in check.needs)
+        return Item(suite, check.path.name, tuple(command), check.seconds, check.runs,
+                    check.is_long, check.needs)
 
     for check in load('lint'):
         yield item(check, 'lint')
-    for path in sorted(TESTS.glob('*')):
-        if path.is_file() and path.stat().st_mode & 0o100:
-            yield Item('scripts', path.name, (str(path),))
+    scripts = [path for path in sorted(TESTS.glob('*'))
+               if path.is_file() and path.stat().st_mode & 0o100]
+    for path in scripts:
+        yield Item('scripts', path.name, (str(path),), SCRIPTS_SECONDS // len(scripts))
     of_bases = load('base')
     for base in bases.load():
         for check in of_bases:
