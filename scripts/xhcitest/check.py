@@ -136,10 +136,10 @@ def run(item: checks.Item) -> Result:
 
 
 def next_item(waiting: Sequence[checks.Item], used: Set[str]) -> Optional[checks.Item]:
-    """What to start when this is in use, if anything can be.
+    """The item to start next while the suites in `used` are busy, or None.
 
-    The first item of lint, which is quick, else of the suite that has most
-    left to do, so that no suite runs alone in the end.
+    Lint, which is quick, comes first; then the suite that has most left to do,
+    so that it does not run alone at the end.
     """
     left: 'collections.Counter[str]' = collections.Counter(lint=sys.maxsize)
     for item in waiting:
