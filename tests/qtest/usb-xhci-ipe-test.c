@@ -154,7 +154,7 @@ static void test_migrate_ie(QXHCI *x, const void *arg)
     qxhci_step(x, 20);
 
     from = xhci_migrate(x, s);
-    /* This one has no event */
+    /* Interrupter 1 has no event, so its IE must not signal anything */
     xhci_set_ie(x, 1, false);
     xhci_set_ie(x, 1, true);
     g_assert_false(qxhci_intx(x));

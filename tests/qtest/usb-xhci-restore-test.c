@@ -55,8 +55,8 @@ static void test_port_twice(void *obj, void *data, QGuestAllocator *alloc)
 }
 
 /*
- * The slot has a port without a device when it is loaded, and is disabled.
- * Another one has no device yet, and stays enabled.
+ * The port of one slot has no device when the state is loaded: it is disabled.
+ * Another slot is not addressed yet: it stays enabled.
  */
 static void test_no_device(QXHCI *x, const void *arg)
 {

@@ -53,6 +53,7 @@ enum { MODE_CBW, MODE_OUT, MODE_IN, MODE_CSW };
 
 static const XHCIStorageCommand request_sense = { { 0x03, [4] = 252 }, 252 };
 static const XHCIStorageCommand inquiry = { { 0x12, [4] = 36 }, 36 };
+/* The least data: a buffer of one byte must not be taken for none */
 static const XHCIStorageCommand short_inquiry = { { 0x12, [4] = 1 }, 1 };
 static const XHCIStorageCommand read_blocks = { { 0x28, [8] = 8 }, DATA };
 static const XHCIStorageCommand write_blocks = {
@@ -79,11 +80,11 @@ typedef struct Case {
         /* 1 for a byte, 0 for four */
         unsigned int size;
     } changes[3];
-    /* Bytes that are left out, for what QEMU does not read then */
+    /* Bytes to leave out: those that QEMU does not read after the change */
     struct {
         unsigned int offset, len;
     } cut;
-    /* Or the request of a disk is there twice */
+    /* Whether the request of the disk is there twice */
     bool repeat;
 } Case;
 
@@ -338,6 +339,7 @@ static const StateTest tests[] = {
         { NULL, { { REQUEST_BUFFER, BUFFER + 1 } } },
         { end_command, { { REQUEST_BUFFER, DATA } } },
         { NULL, { { REQUEST_BUFFER, DATA - 1 } } },
+        { NULL, { { REQUEST_BUFFER, 1 } } },
         { NULL, { { REQUEST_BUFFER, BUFFER + 1 } },
           .cut = { REQUEST_DATA_LEN, 4 + DATA } },
         { NULL, { { REQUEST_DATA_LEN, BUFFER + 1 } },

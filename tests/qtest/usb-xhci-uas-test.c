@@ -377,8 +377,11 @@ static void test_reset_commands(QXHCI *x, const void *arg)
     xhci_assert_completion(x, send_command(x, &d, READ_10, 1),
                            QXHCI_CC_SUCCESS);
     d.lun = 1;
-    /* The device looks for one that can take data when it has a new one */
-    for (int tag = 2; tag <= 3; tag++) {
+    /*
+     * The device looks for one that can take data when it has a new one.  There
+     * are more than the resets that follow.
+     */
+    for (int tag = 2; tag <= 9; tag++) {
         xhci_assert_completion(x, send_command(x, &d, WRITE_10, tag),
                                QXHCI_CC_SUCCESS);
     }
@@ -390,11 +393,12 @@ static void test_reset_commands(QXHCI *x, const void *arg)
                      QXHCI_PORTSC_PP | QXHCI_PORTSC_PR);
 
     start_disk(x, &d, 0);
-    /* The tag of the last one is free again */
-    send_command(x, &d, TEST_UNIT_READY, 3);
-    qxhci_drain(x);
+    /* The last command was freed, so its tag can be used again */
+    xhci_assert_completion(x, send_command(x, &d, READ_10, 9),
+                           QXHCI_CC_SUCCESS);
+    wait_for_disk();
     g_assert_cmphex(take_status(x, &d, submit_status(x, &d)), ==,
-                    SENSE_IU(3, GOOD));
+                    READ_READY_IU(9));
     xhci_assert_delivery(x, &d.dev, &xhci_pin_mode, 0);
 }
 
