@@ -34,7 +34,7 @@ RUNS = {
 }
 
 #: What the tests of the scripts take, all of them, in minutes.
-SCRIPTS_MINUTES = 3
+SCRIPTS_MINUTES = 5
 
 #: What a check can need: lib/check.sh provides it before the check begins, except
 #: clang, which scripts/check has installed.
